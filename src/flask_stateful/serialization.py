@@ -1,0 +1,300 @@
+"""Values to bytes and back, losing nothing: typed MessagePack.
+
+What :func:`loads` returns is equal to what went into :func:`dumps` and has the same type, nested values included:
+``None``, ``bool``, ``int`` of any size, ``float``, ``str``, ``bytes``, ``list``, ``tuple``, ``set``, ``frozenset``,
+``dict`` with ``str`` and ``int`` keys in their order, ``datetime`` (naive, aware, with its zone), ``date``, ``time``,
+``timedelta``, ``Decimal``, ``UUID`` and ``Markup``. Any other type, subclasses of these included, is refused. Nothing
+that is decoded can run code.
+
+Values that are equal, of equal types and in equal order encode to equal bytes; sets are sorted. That is what lets a
+change inside a list be found by comparing bytes.
+
+MessagePack has no tuple, set or date. Encoding such a value as it stands would forget its type, so each is lowered to
+an extension type first: the table at the end of this module is the format.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from datetime import date
+from datetime import datetime
+from datetime import time
+from datetime import timedelta
+from datetime import timezone
+from datetime import tzinfo
+from decimal import Decimal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
+
+import msgspec
+from markupsafe import Markup
+
+from .errors import DecodeError
+from .errors import EncodeError
+
+#: One encoded value inside a larger encoding, not decoded yet.
+Raw = msgspec.Raw
+
+#: Types whose values cannot change in place, so that an encoding of one stays true.
+FROZEN: t.Final = frozenset(
+    {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID, Markup}
+)
+
+#: What MessagePack carries by itself, type and all.
+_NATIVE: t.Final = frozenset({type(None), bool, float, str, bytes})
+
+_INT_RANGE: t.Final = range(-(2**63), 2**64)
+_MICROSECOND: t.Final = timedelta(microseconds=1)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def dumps(value: t.Any, *, where: str = "value") -> bytes:
+    """Encode a value.
+
+    :param where: how an error names the value, as in ``session['cart']``.
+    :return: MessagePack with this module's extension types.
+    :raises EncodeError: naming the path to the first part that has another type.
+    """
+    try:
+        return _encoder.encode(_lower(value))
+    except (TypeError, UnicodeEncodeError, RecursionError):
+        raise EncodeError(_explain(value, where)) from None
+
+
+def loads(data: bytes | Raw) -> t.Any:
+    """Decode what :func:`dumps` returned.
+
+    :raises DecodeError: if the bytes are anything else.
+    """
+    try:
+        return _decoder.decode(data)
+    except Exception as error:
+        raise DecodeError("the bytes are not an encoded value") from error
+
+
+def dumps_items(items: t.Mapping[str, bytes | Raw]) -> bytes:
+    """Encode a mapping whose values are encoded already."""
+    return _encoder.encode({key: value if isinstance(value, Raw) else Raw(value) for key, value in items.items()})
+
+
+def loads_items(data: bytes) -> dict[str, Raw]:
+    """Decode a mapping but not its values; pass each to :func:`loads` when it is asked for.
+
+    :raises DecodeError: if the bytes are not a mapping with ``str`` keys.
+    """
+    try:
+        return _items_decoder.decode(data)
+    except Exception as error:
+        raise DecodeError("the bytes are not an encoded mapping") from error
+
+
+def _lower(value: t.Any) -> t.Any:
+    """Return the value as MessagePack can carry it without forgetting its type."""
+    kind = type(value)
+    if kind in _NATIVE:
+        return value
+    try:
+        lower = _LOWER[kind]
+    except KeyError:
+        raise TypeError from None
+    return lower(value)
+
+
+def _lower_int(value: int) -> t.Any:
+    if value in _INT_RANGE:
+        return value
+    return msgspec.msgpack.Ext(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _lower_list(value: list[t.Any]) -> list[t.Any]:
+    return [_lower(item) for item in value]
+
+
+def _lower_dict(value: dict[t.Any, t.Any]) -> t.Any:
+    for key in value:
+        if type(key) is not str:
+            return _lower_keyed(value)
+    return {key: _lower(item) for key, item in value.items()}
+
+
+def _lower_keyed(value: dict[t.Any, t.Any]) -> t.Any:
+    if any(type(key) not in (str, int) for key in value):
+        raise TypeError
+    if all(type(key) is str or key in _INT_RANGE for key in value):
+        return {key: _lower(item) for key, item in value.items()}
+    # A map's key cannot be an extension type, so one with a big int among its keys travels as a list of pairs.
+    return _nest(_BIG_KEYS, [part for pair in value.items() for part in pair])
+
+
+def _nest(code: int, items: list[t.Any]) -> msgspec.msgpack.Ext:
+    """Return an extension whose payload is itself an encoded list."""
+    return msgspec.msgpack.Ext(code, _encoder.encode(_lower_list(items)))
+
+
+def _lower_tuple(value: tuple[t.Any, ...]) -> msgspec.msgpack.Ext:
+    return _nest(_TUPLE, list(value))
+
+
+def _lower_set(value: set[t.Any] | frozenset[t.Any]) -> msgspec.msgpack.Ext:
+    code = _SET if type(value) is set else _FROZENSET
+    items = sorted(_encoder.encode(_lower(item)) for item in value)
+    return msgspec.msgpack.Ext(code, _encoder.encode([Raw(item) for item in items]))
+
+
+def _lower_zone(zone: tzinfo | None, offset: timedelta | None) -> list[t.Any]:
+    """Return a zone's name, where it has one that another process can look up, and its offset in microseconds."""
+    name = zone.key if isinstance(zone, ZoneInfo) else None
+    return [name, None if offset is None else offset // _MICROSECOND]
+
+
+def _lower_datetime(value: datetime) -> msgspec.msgpack.Ext:
+    zone = _lower_zone(value.tzinfo, value.utcoffset())
+    return _nest(_DATETIME, [value.replace(tzinfo=None).isoformat(), value.fold, *zone])
+
+
+def _lower_time(value: time) -> msgspec.msgpack.Ext:
+    zone = _lower_zone(value.tzinfo, value.utcoffset())
+    return _nest(_TIME, [value.replace(tzinfo=None).isoformat(), value.fold, *zone])
+
+
+def _lower_date(value: date) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(_DATE, value.isoformat().encode())
+
+
+def _lower_timedelta(value: timedelta) -> msgspec.msgpack.Ext:
+    return _nest(_TIMEDELTA, [value.days, value.seconds, value.microseconds])
+
+
+def _lower_decimal(value: Decimal) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(_DECIMAL, str(value).encode())
+
+
+def _lower_uuid(value: UUID) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(_UUID, value.bytes)
+
+
+def _lower_markup(value: Markup) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(_MARKUP, str.encode(value))
+
+
+def _raise_zone(name: str | None, offset: int | None) -> tzinfo | None:
+    if name is not None:
+        try:
+            return ZoneInfo(name)
+        except ZoneInfoNotFoundError:
+            pass  # This machine lacks the zone; its offset still gives the same instant.
+    if offset is None:
+        return None
+    return timezone.utc if offset == 0 else timezone(offset * _MICROSECOND)
+
+
+def _raise_datetime(payload: bytes) -> datetime:
+    text, fold, name, offset = loads(payload)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_raise_zone(name, offset))
+
+
+def _raise_time(payload: bytes) -> time:
+    text, fold, name, offset = loads(payload)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_raise_zone(name, offset))
+
+
+def _raise_big_keys(payload: bytes) -> dict[t.Any, t.Any]:
+    parts = iter(loads(payload))
+    return dict(zip(parts, parts, strict=True))
+
+
+def _raise_ext(code: int, payload: memoryview) -> t.Any:
+    """Return the value of an extension; msgspec calls this while decoding."""
+    return _RAISE[code](bytes(payload))
+
+
+def _explain(value: t.Any, where: str) -> str:
+    """Say which part of a value cannot be encoded, and what to write instead."""
+    try:
+        path, part = next(_refused(value, where), (where, value))
+    except RecursionError:
+        return f"{where} contains itself or is nested too deeply to be stored"
+    if isinstance(part, str) and type(part) in _LOWER | dict.fromkeys(_NATIVE):
+        return f"{path} has a lone surrogate, which UTF-8 cannot carry; decode the text with errors='replace'"
+    kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
+    return f"{path} is of type {kind}, which cannot be stored; {_advice(part, is_key=path.startswith('a key of'))}"
+
+
+def _advice(part: t.Any, *, is_key: bool) -> str:
+    if is_key:
+        return "keys must be str or int"
+    for base, wanted in ((str, "str"), (int, "int"), (dict, "dict"), (list, "list"), (tuple, "tuple"), (set, "set")):
+        if isinstance(part, base):
+            return f"convert it with {wanted}(...)"
+    return "store its parts as plain values, or str(...) of it"
+
+
+def _refused(value: t.Any, path: str) -> t.Iterator[tuple[str, t.Any]]:
+    """Yield the path to, and the value of, each part that cannot be encoded."""
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) not in (str, int):
+                yield f"a key of {path}", key
+            yield from _refused(key, f"a key of {path}") if type(key) is str else ()
+            yield from _refused(item, f"{path}[{key!r}]")
+    elif kind in (list, tuple):
+        for index, item in enumerate(value):
+            yield from _refused(item, f"{path}[{index}]")
+    elif kind in (set, frozenset):
+        for item in value:
+            yield from _refused(item, f"an item of {path}")
+    elif kind in (str, Markup):
+        if not _is_utf8(value):
+            yield path, value
+    elif kind not in _NATIVE and kind not in _LOWER:
+        yield path, value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        str.encode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# The stored format. A code, once given, keeps its meaning; readers of later versions read it too.
+_TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA = 1, 2, 3, 4, 5, 6, 7
+_DECIMAL, _UUID, _MARKUP, _BIG_INT, _BIG_KEYS = 8, 9, 10, 11, 12
+
+_LOWER: t.Final[dict[type, t.Callable[[t.Any], t.Any]]] = {
+    int: _lower_int,
+    list: _lower_list,
+    dict: _lower_dict,
+    tuple: _lower_tuple,
+    set: _lower_set,
+    frozenset: _lower_set,
+    datetime: _lower_datetime,
+    date: _lower_date,
+    time: _lower_time,
+    timedelta: _lower_timedelta,
+    Decimal: _lower_decimal,
+    UUID: _lower_uuid,
+    Markup: _lower_markup,
+}
+
+_RAISE: t.Final[dict[int, t.Callable[[bytes], t.Any]]] = {
+    _TUPLE: lambda payload: tuple(loads(payload)),
+    _SET: lambda payload: set(loads(payload)),
+    _FROZENSET: lambda payload: frozenset(loads(payload)),
+    _DATETIME: _raise_datetime,
+    _DATE: lambda payload: date.fromisoformat(payload.decode()),
+    _TIME: _raise_time,
+    _TIMEDELTA: lambda payload: timedelta(*loads(payload)),
+    _DECIMAL: lambda payload: Decimal(payload.decode()),
+    _UUID: lambda payload: UUID(bytes=payload),
+    _MARKUP: lambda payload: Markup(payload.decode()),
+    _BIG_INT: lambda payload: int.from_bytes(payload, "big", signed=True),
+    _BIG_KEYS: _raise_big_keys,
+}
+
+_decoder = msgspec.msgpack.Decoder(ext_hook=_raise_ext)
+_items_decoder = msgspec.msgpack.Decoder(dict[str, Raw])

@@ -6,7 +6,7 @@ BENCH  ?=
 TESTS  ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types docs bench services lock clean

@@ -34,6 +34,7 @@ FLOORS = {
     "cache": 5,
     "database": 5,
     "settings": 6,
+    "keys": 6,
     "extension": 7,
     "cli": 7,
     "": 8,

@@ -1,0 +1,25 @@
+"""How the documentation is built. Nothing is fetched: there are no inventories of other projects."""
+
+import importlib.metadata
+
+project = "Flask-Stateful"
+author = "The Flask-Stateful authors"
+copyright = author
+release = importlib.metadata.version("Flask-Stateful")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+
+nitpicky = True
+# Only names of our own can be resolved, and those must be.
+nitpick_ignore_regex = [(r"py:.*", r"(?!flask_stateful\.).*")]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_copy_source = False

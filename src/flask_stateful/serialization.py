@@ -16,22 +16,15 @@ an extension type first: the table at the end of this module is the format.
 from __future__ import annotations
 
 import typing as t
-from datetime import date
-from datetime import datetime
-from datetime import time
-from datetime import timedelta
-from datetime import timezone
-from datetime import tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from uuid import UUID
-from zoneinfo import ZoneInfo
-from zoneinfo import ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from markupsafe import Markup
 
-from .errors import DecodeError
-from .errors import EncodeError
+from .errors import DecodeError, EncodeError
 
 #: One encoded value inside a larger encoding, not decoded yet.
 Raw = msgspec.Raw
@@ -187,7 +180,7 @@ def _raise_zone(name: str | None, offset: int | None) -> tzinfo | None:
             pass  # This machine lacks the zone; its offset still gives the same instant.
     if offset is None:
         return None
-    return timezone.utc if offset == 0 else timezone(offset * _MICROSECOND)
+    return UTC if offset == 0 else timezone(offset * _MICROSECOND)
 
 
 def _raise_datetime(payload: bytes) -> datetime:

@@ -3,7 +3,8 @@
 *Keys* are any text of 1 to 1,024 UTF-8 bytes. A store encodes what its server cannot take. A malformed key (empty,
 too long, not encodable, not text) is *not found* when reading or deleting, and a :exc:`ValueError` when writing.
 
-*Values* are bytes of any length up to :attr:`Store.max_value_bytes`; more is :exc:`~flask_stateful.errors.ValueTooLarge`.
+*Values* are bytes of any length up to :attr:`Store.max_value_bytes`; more is
+:exc:`~flask_stateful.errors.ValueTooLarge`.
 
 *ttl* is relative: seconds (int or float) or a :class:`~datetime.timedelta`; ``None`` means for ever; zero or less,
 and NaN, is a :exc:`ValueError`. Absent and expired are the same thing, from the instant the ttl has passed.
@@ -90,6 +91,9 @@ class Store(abc.ABC):
 
     #: Whether other machines can share it. A shared store needs a ``SECRET_KEY`` that is shared as well.
     shared: t.ClassVar[bool] = False
+
+    #: Whether what it holds outlives the process.
+    persistent: t.ClassVar[bool] = True
 
     #: Whether calls cross a network, so that an outage must be kept from costing every request a timeout.
     remote: t.ClassVar[bool] = False
@@ -207,8 +211,7 @@ class Store(abc.ABC):
         """Raise :exc:`~flask_stateful.errors.ValueTooLarge` if a value is longer than the store takes."""
         if len(value) > self.max_value_bytes:
             raise ValueTooLarge(
-                f"a value of {len(value):,} bytes exceeds the {self.max_value_bytes:,} that "
-                f"{type(self).__name__} takes"
+                f"a value of {len(value):,} bytes exceeds the {self.max_value_bytes:,} that {type(self).__name__} takes"
             )
 
     def __repr__(self) -> str:

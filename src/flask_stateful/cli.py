@@ -1,0 +1,70 @@
+"""``flask state``: what an operator asks of an application's state."""
+
+from __future__ import annotations
+
+import typing as t
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from .errors import StateError, UnsupportedOperation
+from .keys import KEY_FILE, new_secret
+
+if t.TYPE_CHECKING:
+    from .extension import AppState
+
+state_group = AppGroup("state", help="Look after the application's state.")
+
+_SHORT_KEY: t.Final = 16
+
+
+@state_group.command("check")
+def check() -> None:
+    """Check the settings, the keys, the stores and the clock."""
+    findings = list(_findings(current_app.extensions["stateful"]))
+    for finding in findings:
+        click.echo(f"- {finding}")
+    if findings:
+        raise click.ClickException(f"{len(findings)} to look at")
+    click.echo("All is well.")
+
+
+def _findings(state: AppState) -> t.Iterator[str]:
+    """Yield one sentence for everything that an operator should look at."""
+    try:
+        state.session_service()
+    except StateError as error:
+        yield from str(error).splitlines()
+    yield from _key_findings()
+    for name, store in state.settings.stores.items():
+        try:
+            yield from (f"the {name} store: {finding}" for finding in store.check())
+        except StateError as error:
+            yield f"the {name} store: {error}"
+        if not store.persistent:
+            yield f"the {name} store: it lives in memory, each worker has its own and a restart loses it"
+
+
+def _key_findings() -> t.Iterator[str]:
+    key = current_app.secret_key
+    if not key:
+        yield f"SECRET_KEY is not set: stores of this machine use {KEY_FILE}; `flask state keygen` prints a key to set"
+    elif len(key) < _SHORT_KEY:
+        yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
+
+
+@state_group.command("purge")
+def purge() -> None:
+    """Remove what has expired. Stores do so by themselves; this does it now."""
+    for name, store in current_app.extensions["stateful"].settings.stores.items():
+        try:
+            click.echo(f"{name}: removed {store.purge_expired()}")
+        except UnsupportedOperation as error:
+            click.echo(f"{name}: {error}")
+
+
+@state_group.command("keygen", with_appcontext=False)
+def keygen() -> None:
+    """Print a new SECRET_KEY."""
+    click.echo(new_secret())

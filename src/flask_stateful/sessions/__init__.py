@@ -1,0 +1,1 @@
+"""Server-side sessions behind ``flask.session``."""

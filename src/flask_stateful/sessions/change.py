@@ -1,0 +1,102 @@
+"""What one request did to its session, and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing as t
+
+from ..serialization import Raw
+from .record import Header
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Flask keeps :attr:`flask.session.permanent` under this key. It alone does not make a session worth keeping.
+PERMANENT: t.Final = "_permanent"
+
+_MAX_USER_AGENT: t.Final = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How long sessions live and how large they grow."""
+
+    #: Prefixes every store key.
+    namespace: str
+    #: Seconds without use after which a session ends.
+    idle_timeout: float
+    #: Seconds from creation or login after which a session ends.
+    lifetime: float
+    #: The longest record, in bytes.
+    max_bytes: int
+    #: Seconds to wait for a session's lock.
+    lock_timeout: float
+
+
+class Visitor(t.NamedTuple):
+    """Who makes the request, for the session's header."""
+
+    ip: str
+    user_agent: str
+
+    @classmethod
+    def of(cls, environ: WSGIEnvironment) -> Visitor:
+        """Return who sent a request."""
+        return cls(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", "")[:_MAX_USER_AGENT])
+
+
+@dataclasses.dataclass(slots=True)
+class Change:
+    """What a request did to its session."""
+
+    #: Encoded values by key.
+    assigned: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
+    deleted: set[str] = dataclasses.field(default_factory=set[str])
+    #: The session was emptied before anything was assigned: nothing of the stored one is kept, not even its id.
+    cleared: bool = False
+    rotated: bool = False
+    #: The user who logged in, if one did.
+    login: str | None = None
+    #: Save even though no value differs.
+    forced: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.assigned or self.deleted or self.moves or self.forced)
+
+    @property
+    def moves(self) -> bool:
+        """Whether what is kept is kept under a new id."""
+        return self.cleared or self.rotated or self.login is not None
+
+    def user_of(self, header: Header) -> str | None:
+        """Return the user that the session has after this change."""
+        if self.login is not None:
+            return self.login
+        return None if self.cleared else header.user_id
+
+    def apply(self, items: t.Mapping[str, Raw]) -> dict[str, Raw]:
+        """Return the items with this change made to them."""
+        kept = {} if self.cleared else {key: raw for key, raw in items.items() if key not in self.deleted}
+        kept.update((key, Raw(value)) for key, value in self.assigned.items())
+        return kept
+
+
+class Outcome(enum.Enum):
+    """What became of a session when it was saved."""
+
+    UNCHANGED = enum.auto()
+    #: Only its expiry and the time it was last seen were written.
+    RENEWED = enum.auto()
+    #: Written under the id it had.
+    SAVED = enum.auto()
+    #: Written under a new id.
+    MOVED = enum.auto()
+    ENDED = enum.auto()
+    #: It had ended elsewhere; nothing was written.
+    DEAD = enum.auto()
+
+
+def is_empty(items: t.Collection[str], user_id: str | None) -> bool:
+    """Tell whether a session with these keys and this user has nothing worth keeping."""
+    return user_id is None and not any(key != PERMANENT for key in items)

@@ -1,0 +1,271 @@
+"""Sessions in their store: opened, saved, moved to a new id, ended. Nothing here knows of Flask.
+
+Three rules keep writers from losing each other's work. A record is only ever replaced by ``swap``, so that a save which
+raced another re-reads, re-applies its own changes and tries again. A record that has gone is never created again. And
+an id that ends leaves a tombstone, which tells a request still in flight to keep its hands off.
+"""
+
+from __future__ import annotations
+
+import logging
+import typing as t
+
+import msgspec
+
+from .. import clock, signals
+from ..errors import PayloadError, StateConflict, ValueTooLarge
+from ..sealing import Keyring
+from ..serialization import Raw
+from ..stores.base import Store
+from . import ids
+from .change import Change, Outcome, SessionOptions, Visitor, is_empty
+from .record import TOMBSTONE, Header, Record, RecordSeal
+
+if t.TYPE_CHECKING:
+    from blinker import Signal
+
+logger = logging.getLogger("flask_stateful")
+
+#: How long a tombstone stays, in seconds: longer than a request in flight, shorter than anyone waits to log in again.
+TOMBSTONE_TTL: t.Final = 10
+
+#: A session in use is renewed when this part of its idle timeout has passed.
+RENEW_AFTER: t.Final = 0.1
+
+#: Of any number of racing writers one wins each round, so this is how many may race.
+MAX_ROUNDS: t.Final = 100
+
+
+class Entry:
+    """A session's place in the store, as one request knows it."""
+
+    __slots__ = ("dead", "key", "record", "seal", "stale", "token")
+
+    def __init__(self, token: str, key: str, seal: RecordSeal, *, stale: bool = False) -> None:
+        self.token = token
+        self.key = key
+        self.seal = seal
+        #: Whether the browser's cookie carries the tag of a fallback key.
+        self.stale = stale
+        #: What the store holds; ``None`` when it holds nothing, or nothing that is still valid.
+        self.record: Record | None = None
+        #: Whether the store holds a tombstone.
+        self.dead = False
+
+
+class SessionRecords:
+    """The sessions of one application.
+
+    :param app: the application, which is the sender of the signals.
+    """
+
+    def __init__(self, app: object, store: Store, keyring: Keyring, options: SessionOptions) -> None:
+        self.store = store
+        self.keyring = keyring
+        self.options = options
+        self._app = app
+
+    # Opening
+
+    def open(self, presented: ids.PresentedId) -> Entry:
+        """Return the session of an id that a browser sent.
+
+        :raises StoreError: if the store cannot be asked.
+        """
+        entry = self._entry(presented.token, stale=presented.stale)
+        self.fetch(entry)
+        if entry.record is None and not entry.dead:
+            self.emit(signals.session_id_invalid, reason="unknown")
+        return entry
+
+    def fetch(self, entry: Entry) -> bool:
+        """Read what the store holds now.
+
+        :return: whether the session is alive.
+        """
+        entry.record = None
+        data = self.store.get(entry.key)
+        entry.dead = data == TOMBSTONE
+        if data is None or entry.dead:
+            return False
+        try:
+            record = entry.seal.open(data)
+        except PayloadError:
+            self.drop_corrupt(entry)
+            return False
+        if self._remaining(record.header) <= 0:
+            self.store.delete(entry.key)
+            self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason="expired")
+            return False
+        entry.record = record
+        return True
+
+    def drop_corrupt(self, entry: Entry) -> None:
+        """Remove a record that cannot be opened or decoded, and report it once."""
+        self.store.delete(entry.key)
+        entry.record = None
+        reference = self.reference(entry.key)
+        logger.warning("dropped the stored session %s: it is damaged, forged or swapped", reference)
+        self.emit(signals.session_corrupt, reference=reference)
+
+    # Saving
+
+    def save(
+        self, entry: Entry | None, change: Change, visitor: Visitor, *, rounds: int = MAX_ROUNDS
+    ) -> tuple[Entry | None, Outcome]:
+        """Bring the store up to date with what a request did.
+
+        :param entry: the session as the request knows it; ``None`` where the browser had none.
+        :param rounds: how often to try against other writers; 1 saves only what nobody else has touched.
+        :return: the session as it is now, and what became of it.
+        :raises ValueTooLarge: if the record is longer than the settings allow; the message names the biggest keys.
+        :raises StateConflict: if other writers won every round.
+        :raises StoreError: if the store fails.
+        """
+        if entry is not None and entry.dead and change.login is None:
+            return entry, Outcome.DEAD
+        if entry is None or entry.record is None:
+            return self._create(entry, change, visitor)
+        if change.moves and not is_empty(change.apply(entry.record.items), change.user_of(entry.record.header)):
+            return self._move(entry, change, visitor, rounds)
+        if change or self._renewal_due(entry, entry.record):
+            return entry, self._update(entry, change, visitor, rounds)
+        return entry, Outcome.UNCHANGED
+
+    def destroy(self, entry: Entry, reason: str) -> None:
+        """End a session now; requests in flight cannot bring it back."""
+        if entry.record is not None:
+            self.store.set(entry.key, TOMBSTONE, TOMBSTONE_TTL)
+            self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason=reason)
+
+    def _create(self, entry: Entry | None, change: Change, visitor: Visitor) -> tuple[Entry | None, Outcome]:
+        items = change.apply({})
+        if is_empty(items, change.login):
+            return entry, Outcome.UNCHANGED
+        created = self._entry(ids.new_token())
+        header = self._new_header(change.login, visitor)
+        data = self._seal(created, header, items)
+        if not self.store.add(created.key, data, self._remaining(header)):
+            raise StateConflict("the store already holds a session that was only just invented")
+        created.record = Record(header, items, data)
+        self.emit(signals.session_created, reference=self.reference(created.key))
+        return created, Outcome.MOVED
+
+    def _update(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> Outcome:
+        for _ in range(rounds):
+            record = entry.record
+            if record is None:
+                return Outcome.DEAD
+            items = change.apply(record.items)
+            header = self._seen(record.header, visitor)
+            remaining = self._remaining(header)
+            if remaining <= 0 or is_empty(items, change.user_of(record.header)):
+                if self.store.swap(entry.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
+                    return self._ended(entry, change, expired=remaining <= 0)
+            else:
+                data = self._seal(entry, header, items)
+                if self.store.swap(entry.key, record.data, data, remaining):
+                    entry.record = Record(header, items, data)
+                    return Outcome.SAVED if change else Outcome.RENEWED
+            self.fetch(entry)
+        raise StateConflict("others kept rewriting a session while it was being saved")
+
+    def _ended(self, entry: Entry, change: Change, *, expired: bool) -> Outcome:
+        entry.record = None
+        reason = "expired" if expired else "cleared" if change.cleared else "emptied"
+        self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason=reason)
+        return Outcome.ENDED
+
+    def _move(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> tuple[Entry | None, Outcome]:
+        """Write the session under a new id, then turn the old record into a tombstone.
+
+        In this order a crash in between loses nothing: the browser still has the old id, and nobody has the new one.
+        """
+        moved = self._entry(ids.new_token())
+        for _ in range(rounds):
+            record = entry.record
+            if record is None:
+                self.store.delete(moved.key)
+                if change.login is None:
+                    return entry, Outcome.DEAD
+                # It ended while its visitor logged in. The login stands; the data of the dead session stays dead.
+                return self._create(entry, change, visitor)
+            moved.record = self._write_new(moved, record, change, visitor)
+            if self.store.swap(entry.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
+                self._announce_move(entry, moved, change)
+                return moved, Outcome.MOVED
+            self.fetch(entry)
+        self.store.delete(moved.key)
+        raise StateConflict("others kept rewriting a session while it moved to a new id")
+
+    def _write_new(self, moved: Entry, record: Record, change: Change, visitor: Visitor) -> Record:
+        items = change.apply(record.items)
+        if change.cleared or change.login is not None:
+            header = self._new_header(change.login, visitor)
+        else:
+            header = self._seen(record.header, visitor)
+        data = self._seal(moved, header, items)
+        self.store.set(moved.key, data, max(self._remaining(header), 0.001))
+        return Record(header, items, data)
+
+    def _announce_move(self, entry: Entry, moved: Entry, change: Change) -> None:
+        previous, reference = self.reference(entry.key), self.reference(moved.key)
+        if change.cleared:
+            self.emit(signals.session_destroyed, reference=previous, reason="cleared")
+            self.emit(signals.session_created, reference=reference)
+        else:
+            self.emit(signals.session_rotated, reference=reference, previous=previous)
+
+    # Parts
+
+    def _entry(self, token: str, *, stale: bool = False) -> Entry:
+        key = ids.store_key(self.options.namespace, token)
+        return Entry(token, key, RecordSeal(self.keyring, token=token, key=key), stale=stale)
+
+    def _seal(self, entry: Entry, header: Header, items: t.Mapping[str, Raw]) -> bytes:
+        data = entry.seal.seal(header, items)
+        if len(data) > self.options.max_bytes:
+            sizes = sorted(((len(bytes(raw)), key) for key, raw in items.items()), reverse=True)[:3]
+            biggest = ", ".join(f"{key!r} ({size:,})" for size, key in sizes)
+            raise ValueTooLarge(
+                f"the session has {len(data):,} bytes and STATEFUL_SESSION_MAX_BYTES allows {self.options.max_bytes:,};"
+                f" its biggest keys, in bytes: {biggest}"
+            )
+        return data
+
+    def _new_header(self, user_id: str | None, visitor: Visitor) -> Header:
+        now = clock.now()
+        return Header(
+            handle=ids.new_handle(),
+            user_id=user_id,
+            created_at=now,
+            last_seen_at=now,
+            deadline=now + self.options.lifetime,
+            **visitor._asdict(),
+        )
+
+    @staticmethod
+    def _seen(header: Header, visitor: Visitor) -> Header:
+        """Return the header with the time and place of this request."""
+        return msgspec.structs.replace(header, last_seen_at=clock.now(), **visitor._asdict())
+
+    def expires_at(self, header: Header) -> float:
+        """Return when a session ends if it is not used again, in seconds since 1970."""
+        return min(header.last_seen_at + self.options.idle_timeout, header.deadline)
+
+    def _remaining(self, header: Header) -> float:
+        return self.expires_at(header) - clock.now()
+
+    def _renewal_due(self, entry: Entry, record: Record) -> bool:
+        unused = clock.now() - record.header.last_seen_at
+        return entry.stale or record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
+
+    # Reporting
+
+    def reference(self, key: str) -> str:
+        """Return what signals and log lines call a session: a keyed hash that opens nothing."""
+        return self.keyring.tag(key.encode(), "reference", length=6).hex()
+
+    def emit(self, signal: Signal, **details: t.Any) -> None:
+        """Send a signal of this application."""
+        signal.send(self._app, **details)

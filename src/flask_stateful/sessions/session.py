@@ -1,0 +1,274 @@
+"""``flask.session``: a mapping that loads when it is looked at and saves what was changed."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator, Mapping
+
+from flask.sessions import SessionMixin
+
+from ..errors import DecodeError, StateClosed, StoreError, StoreUnavailable
+from ..serialization import Raw, dumps
+from ..unit import Step
+from .change import PERMANENT, Change, Outcome, Visitor
+from .record import Record
+from .records import MAX_ROUNDS, Entry, SessionRecords
+from .tracking import TrackedItems
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Finds a session's place in the store, once the session is looked at.
+Opener: t.TypeAlias = t.Callable[["Session"], tuple[SessionRecords, Entry | None]]
+
+
+class Session(SessionMixin):
+    """The session of one request.
+
+    :param opener: called at the first look inside.
+    :param environ: the request's WSGI environment.
+    """
+
+    step: t.ClassVar[Step] = Step.SESSION
+
+    # Set by the first look inside; a request that takes none pays for none of them.
+    _items: TrackedItems
+    _records: SessionRecords
+    _entry: Entry | None
+    _change: Change
+    _failure: StoreError | None
+    #: What became of the session, for the cookie.
+    outcome: Outcome
+    #: Whether the cookie turns from one for this browser session into a permanent one, or back.
+    recookie: bool
+
+    def __init__(self, opener: Opener, environ: WSGIEnvironment) -> None:
+        self._opener = opener
+        self.environ = environ
+        self.accessed = False
+        #: Whether this request has looked inside.
+        self.touched = False
+        #: Whether the response has been saved.
+        self.closed = False
+        #: Whether this request holds the session's lock.
+        self.locked = False
+
+    def _load(self) -> None:
+        """Read the session from the store. If that fails, it is empty and read-only from then on."""
+        self.touched = self.accessed = True
+        self._items, self._change = TrackedItems({}), Change()
+        self._entry, self._failure = None, None
+        self.outcome, self.recookie = Outcome.UNCHANGED, False
+        try:
+            self._records, self._entry = self._opener(self)
+        except StoreError as error:
+            self._failure = error
+            raise
+        self._reset()
+
+    def _reset(self) -> None:
+        """Go back to what the store holds."""
+        record = self._record
+        self._items, self._change = TrackedItems(record.items if record is not None else {}), Change()
+
+    @property
+    def _record(self) -> Record | None:
+        return self._entry.record if self._entry is not None else None
+
+    def _values(self) -> dict[str, t.Any]:
+        if not self.touched:
+            self._load()
+        return self._items.values
+
+    def _writable(self) -> TrackedItems:
+        if self.closed:
+            raise StateClosed(
+                "the session was written to after the response had been saved, in a streamed body, say; write to it"
+                " before the view returns"
+            )
+        if not self.touched:
+            self._load()
+        if self._failure is not None:
+            raise StoreUnavailable(
+                "the session could not be read, so for the rest of this request it is empty and read-only"
+            ) from self._failure
+        return self._items
+
+    # Reading
+
+    def __getitem__(self, key: str) -> t.Any:
+        value = self._values()[key]
+        return self._decode(key, value) if type(value) is Raw else value
+
+    def _decode(self, key: str, raw: Raw) -> t.Any:
+        try:
+            return self._items.decode(key, raw)
+        except DecodeError:
+            if self._entry is not None:
+                self._records.drop_corrupt(self._entry)
+            self._reset()
+            raise KeyError(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def copy(self) -> dict[str, t.Any]:
+        """Return the keys and values as a dict of its own."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return {**other, **self}
+
+    def __ior__(self, other: Mapping[str, t.Any]) -> Session:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Session of {len(self._items.values)} keys>" if self.touched else "<Session, not looked at>"
+
+    # Writing
+
+    def __setitem__(self, key: str, value: t.Any) -> None:
+        items = self._writable()
+        if type(key) is not str:
+            raise TypeError(f"a session key must be str, not {type(key).__name__}; write session[str(key)]")
+        dumps(key, where="a session key")
+        items.assign(key, value, max_bytes=self._records.options.max_bytes)
+
+    def __delitem__(self, key: str) -> None:
+        self._writable().delete(key)
+
+    def popitem(self) -> tuple[str, t.Any]:
+        """Remove and return the newest key and its value, as a dict does."""
+        key = next(reversed(self), None)
+        if key is None:
+            raise KeyError("popitem(): the session is empty")
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        """Remove every key and unbind the user. What is written after this begins a session with a new id."""
+        self._writable()
+        self._items, self._change = TrackedItems({}), Change(cleared=True)
+
+    # What Flask asks of a session
+
+    @property
+    def new(self) -> bool:
+        """Whether the store holds nothing of this session yet."""
+        self._values()
+        return self._record is None
+
+    @property
+    def modified(self) -> bool:  # type: ignore[override]
+        """Whether anything was changed, also inside a list or dict. Set it to save the session in any case."""
+        return self.touched and bool(self._difference())
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        self._writable()
+        self._change.forced = value
+
+    # What the session manager asks
+
+    @property
+    def records(self) -> SessionRecords:
+        """The application's sessions."""
+        self._values()
+        return self._records
+
+    @property
+    def entry(self) -> Entry | None:
+        """The session's place in the store; ``None`` where the browser brought no id of ours."""
+        self._values()
+        return self._entry
+
+    @property
+    def user_id(self) -> str | None:
+        """The user bound to the session."""
+        self._values()
+        if self._change.login is not None:
+            return self._change.login
+        record = self._record
+        return record.header.user_id if record is not None and not self._change.cleared else None
+
+    def rotate(self) -> None:
+        """Keep what there is under a new id, once the response is saved."""
+        self._writable()
+        self._change.rotated = True
+
+    def login(self, user_id: str) -> None:
+        """Bind a user, under a new id. What another user has left in the session is not handed on."""
+        self._writable()
+        if self.user_id not in (None, user_id):
+            self._keep_own()
+        self._change.login = user_id
+
+    def destroy(self, reason: str) -> None:
+        """End the session at once, whatever becomes of this request. What this request has assigned begins another."""
+        self._writable()
+        self._keep_own()
+        if self._entry is not None and not self._entry.dead:
+            self._records.destroy(self._entry, reason)
+            self._entry = None
+        if self._entry is None:
+            self.outcome = Outcome.ENDED
+
+    def _keep_own(self) -> None:
+        """Drop every key but those that this request has assigned."""
+        own = self._items.assigned_values()
+        self.clear()
+        self.update(own)
+
+    def refresh(self) -> None:
+        """Read the store again; this request's own changes stay."""
+        items = self._writable()
+        if self._entry is not None and self._record is not None and not self._change.cleared:
+            self._records.fetch(self._entry)
+            items.rebase(self._record.items if self._record is not None else {}, keep_changes=True)
+
+    def settle(self) -> None:
+        """Go on from what was just saved."""
+        self._items.rebase(self._record.items if self._record is not None else {}, keep_changes=False)
+        self._change = Change()
+
+    # What the unit asks
+
+    def _difference(self) -> Change:
+        self._change.assigned = self._items.changes()
+        self._change.deleted = self._items.deleted
+        return self._change
+
+    def save(self, *, rounds: int = MAX_ROUNDS) -> None:
+        """Bring the store up to date.
+
+        :param rounds: how often to try against other writers; 1 saves only what nobody else has touched.
+        """
+        if not self.touched or self._failure is not None:
+            return
+        change = self._difference()
+        self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
+        self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
+        # A new id that an earlier save of this request has made is still to be sent.
+        if outcome in (Outcome.ENDED, Outcome.DEAD, Outcome.MOVED) or self.outcome is Outcome.UNCHANGED:
+            self.outcome = outcome
+
+    def discard(self) -> None:
+        """Forget what was not saved."""
+        if self.touched:
+            self._reset()
+
+    def close(self) -> None:
+        """Refuse further changes."""
+        self.closed = True

@@ -1,0 +1,126 @@
+"""Encoded values that are decoded when looked at, and that know what was changed."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+
+from ..errors import StateConflict, ValueTooLarge
+from ..serialization import FROZEN, Raw, dumps, loads
+
+
+class TrackedItems:
+    """The keys and values of a session while a request works on them.
+
+    A value that can change in place, a list or a dict, is encoded once more when changes are asked for; if the bytes
+    differ from what was stored, it was changed. A value that cannot is known to be changed only by being assigned.
+
+    :param stored: the encoded values, as the store holds them.
+    """
+
+    __slots__ = ("_assigned", "_encoded", "_orphans", "_viewed", "deleted", "stored", "values")
+
+    def __init__(self, stored: Mapping[str, Raw]) -> None:
+        self.stored = stored
+        #: Live values, and encoded ones that nobody has looked at.
+        self.values: dict[str, t.Any] = dict(stored)
+        #: Keys that were removed.
+        self.deleted: set[str] = set()
+        self._assigned: set[str] = set()
+        #: Keys whose value was looked at and can change in place.
+        self._viewed: set[str] = set()
+        #: The encodings of assigned values that cannot change in place.
+        self._encoded: dict[str, bytes] = {}
+        #: Values looked up before :meth:`rebase` replaced them, with the encodings they had.
+        self._orphans: dict[str, tuple[t.Any, bytes]] = {}
+
+    def decode(self, key: str, raw: Raw) -> t.Any:
+        """Return the value of a key that nobody has looked at yet.
+
+        :raises DecodeError: if it is not an encoded value.
+        """
+        value = self.values[key] = loads(raw)
+        if type(value) not in FROZEN:
+            self._viewed.add(key)
+        return value
+
+    def assign(self, key: str, value: t.Any, *, max_bytes: int | None = None) -> None:
+        """Set a value. Where that fails, nothing has changed.
+
+        :param max_bytes: how long its encoding may be.
+        :raises EncodeError: if it cannot be encoded.
+        :raises ValueTooLarge: if its encoding is longer.
+        """
+        encoded = _encode(key, value)
+        if max_bytes is not None and len(encoded) > max_bytes:
+            raise ValueTooLarge(
+                f"session[{key!r}] takes {len(encoded):,} bytes and STATEFUL_SESSION_MAX_BYTES allows {max_bytes:,}"
+            )
+        self.values[key] = value
+        self._assigned.add(key)
+        self.deleted.discard(key)
+        if type(value) in FROZEN:
+            self._encoded[key] = encoded
+        else:
+            self._encoded.pop(key, None)
+
+    def delete(self, key: str) -> None:
+        """Remove a key, or raise :exc:`KeyError`."""
+        del self.values[key]
+        self.deleted.add(key)
+
+    def assigned_values(self) -> dict[str, t.Any]:
+        """Return what was assigned, whether or not it differs from what is stored."""
+        return {key: self.values[key] for key in self._assigned & self.values.keys()}
+
+    def changes(self) -> dict[str, bytes]:
+        """Return the encodings of those values that differ from what is stored.
+
+        :raises EncodeError: if a value was changed in place to something that cannot be encoded.
+        :raises StateConflict: if a value that :meth:`rebase` has replaced was changed.
+        """
+        self._require_no_orphan_changes()
+        return {
+            key: encoded
+            for key, encoded in self._encodings().items()
+            if key not in self.stored or bytes(self.stored[key]) != encoded
+        }
+
+    def rebase(self, stored: Mapping[str, Raw], *, keep_changes: bool) -> None:
+        """Go on from what the store holds now.
+
+        A live value stays the same object where it is still true, so that whoever holds a list can go on changing it.
+
+        :param keep_changes: lay the changes made so far over it, to be saved later.
+        """
+        before, values, deleted = self._encodings(), self.values, self.deleted
+        changed = self.changes().keys() if keep_changes else set[str]()
+        self.__init__(stored)  # type: ignore[misc]
+        for key, encoded in before.items():
+            if key in changed:
+                self.assign(key, values[key])
+            elif key in stored and bytes(stored[key]) == encoded:
+                self.values[key] = values[key]
+                self._viewed.add(key)
+            else:
+                self._orphans[key] = (values[key], encoded)
+        if keep_changes:
+            for key in deleted & self.values.keys():
+                self.delete(key)
+
+    def _encodings(self) -> dict[str, bytes]:
+        """Return the encodings that all values which may have changed have now."""
+        suspects = (self._assigned | self._viewed) & self.values.keys()
+        return {key: self._encoded.get(key) or _encode(key, self.values[key]) for key in suspects}
+
+    def _require_no_orphan_changes(self) -> None:
+        for key, (value, before) in self._orphans.items():
+            if _encode(key, value) != before:
+                raise StateConflict(
+                    f"session[{key!r}] was looked up before the lock, changed by another request, and then changed"
+                    " here; look it up inside `with state.sessions.lock():`"
+                )
+
+
+def _encode(key: str, value: t.Any) -> bytes:
+    return dumps(value, where=f"session[{key!r}]")

@@ -1,0 +1,227 @@
+"""From ``app.config`` to frozen settings.
+
+Our own settings are read by ``init_app``, and all mistakes in them are reported together. Flask's are read when the
+first session is looked at, since an application may still set them until then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import typing as t
+from collections.abc import Mapping
+from datetime import timedelta
+
+from .errors import ConfigError
+from .sessions.change import SessionOptions
+from .sessions.cookie import CookieOptions
+from .stores import open_store
+from .stores.base import Store
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+
+#: What ``store=`` and ``STATEFUL_STORE`` take.
+StoreSetting: t.TypeAlias = str | Store | Mapping[str, str | Store]
+
+_PREFIX: t.Final = "STATEFUL_"
+_DEFAULT_STORE: t.Final = "sqlite:///state.sqlite3"
+_NINETY_DAYS: t.Final = 90 * 24 * 3600.0
+_STORE_NAMES: t.Final = ("default", "sessions")
+_COOKIE_NAME: t.Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+#: A cookie kept for an instant: what a lifetime of nothing, or less, comes to.
+_SHORTEST: t.Final = 0.001
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Our settings for one application. Times are in seconds, sizes in bytes."""
+
+    namespace: str
+    store_timeout: float
+    keep_on_error: bool
+    #: ``None`` means Flask's ``PERMANENT_SESSION_LIFETIME``.
+    session_idle_timeout: float | None
+    #: ``None`` means 90 days, or the idle timeout if that is longer.
+    session_lifetime: float | None
+    session_max_bytes: int
+    lock_timeout: float
+    #: The stores by name: ``"default"`` always, ``"sessions"`` where it has its own.
+    stores: Mapping[str, Store]
+
+    @property
+    def session_store(self) -> Store:
+        """The store that sessions are kept in."""
+        return self.stores.get("sessions", self.stores["default"])
+
+
+class _Reader:
+    """Reads settings one by one and gathers what is wrong with them."""
+
+    def __init__(self, config: Mapping[str, t.Any]) -> None:
+        self._config = config
+        self._known: set[str] = set()
+        self.mistakes: list[str] = []
+
+    def read(self, name: str, default: t.Any, parse: t.Callable[[t.Any], t.Any]) -> t.Any:
+        """Return a setting, or its default where it is missing or wrong."""
+        key = _PREFIX + name
+        self._known.add(key)
+        if key not in self._config or self._config[key] is None:
+            return default
+        try:
+            return parse(self._config[key])
+        except (TypeError, ValueError) as error:
+            self.mistakes.append(f"{key} {error}")
+            return default
+
+    def refuse_unknown(self) -> None:
+        """Note every key under our prefix that no setting has."""
+        for key in self._config:
+            if key.startswith(_PREFIX) and key not in self._known:
+                near = difflib.get_close_matches(key, self._known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(self._known))}"
+                self.mistakes.append(f"{key} is not a setting; {hint}")
+
+
+def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
+    """Return the settings of an application.
+
+    :param store: what was passed as ``Stateful(store=)``; it goes before ``STATEFUL_STORE``.
+    :raises ConfigError: listing every mistake, each with what to write instead.
+    """
+    reader = _Reader(app.config)
+    values = {
+        "namespace": reader.read("NAMESPACE", app.name, _namespace),
+        "store_timeout": reader.read("STORE_TIMEOUT", 0.25, _seconds),
+        "keep_on_error": reader.read("KEEP_ON_ERROR", False, _flag),
+        "session_idle_timeout": reader.read("SESSION_IDLE_TIMEOUT", None, _seconds),
+        "session_lifetime": reader.read("SESSION_LIFETIME", None, _seconds),
+        "session_max_bytes": reader.read("SESSION_MAX_BYTES", 1024 * 1024, _size),
+        "lock_timeout": reader.read("LOCK_TIMEOUT", 5.0, _seconds),
+    }
+    configured = reader.read("STORE", _DEFAULT_STORE, lambda value: value)
+    reader.refuse_unknown()
+    stores = _open_stores(app, configured if store is None else store, values["store_timeout"], reader.mistakes)
+    if reader.mistakes:
+        raise ConfigError("\n".join(reader.mistakes))
+    return Settings(**values, stores=stores)
+
+
+def _open_stores(app: Flask, setting: object, timeout: float, mistakes: list[str]) -> dict[str, Store]:
+    named = dict(setting) if isinstance(setting, Mapping) else {"default": setting}
+    named.setdefault("default", _DEFAULT_STORE)
+    stores: dict[str, Store] = {}
+    for name, value in named.items():
+        if name not in _STORE_NAMES:
+            mistakes.append(f"STATEFUL_STORE has no part {name!r}; it has {' and '.join(map(repr, _STORE_NAMES))}")
+        elif isinstance(value, Store):
+            stores[name] = value
+        elif isinstance(value, str):
+            try:
+                stores[name] = open_store(value, root=app.instance_path, timeout=timeout)
+            except ConfigError as error:
+                mistakes.append(f"STATEFUL_STORE: {error}")
+        else:
+            mistakes.append(
+                f"STATEFUL_STORE must be a URL, a store or a dict of these, not {type(value).__name__};"
+                f' write STATEFUL_STORE = "{_DEFAULT_STORE}"'
+            )
+    return stores
+
+
+def session_options(app: Flask, settings: Settings) -> SessionOptions:
+    """Return how long sessions live, which needs Flask's ``PERMANENT_SESSION_LIFETIME``."""
+    idle_timeout = settings.session_idle_timeout
+    if idle_timeout is None:
+        try:
+            idle_timeout = max(app.permanent_session_lifetime.total_seconds(), _SHORTEST)
+        except (AttributeError, TypeError):
+            raise ConfigError(
+                "PERMANENT_SESSION_LIFETIME must be seconds or a timedelta; write timedelta(days=31)"
+            ) from None
+    return SessionOptions(
+        namespace=settings.namespace,
+        idle_timeout=idle_timeout,
+        lifetime=settings.session_lifetime or max(_NINETY_DAYS, idle_timeout),
+        max_bytes=settings.session_max_bytes,
+        lock_timeout=settings.lock_timeout,
+    )
+
+
+def cookie_options(app: Flask) -> CookieOptions:
+    """Return how the session cookie is set, from Flask's own ``SESSION_COOKIE_*``.
+
+    :raises ConfigError: listing every combination that browsers refuse.
+    """
+    config, interface = app.config, app.session_interface
+    options = CookieOptions(
+        name=str(config["SESSION_COOKIE_NAME"]),
+        domain=interface.get_cookie_domain(app),
+        path=interface.get_cookie_path(app),
+        httponly=bool(config["SESSION_COOKIE_HTTPONLY"]),
+        secure=bool(config["SESSION_COOKIE_SECURE"]),
+        samesite=_samesite(config["SESSION_COOKIE_SAMESITE"]),
+        partitioned=bool(config["SESSION_COOKIE_PARTITIONED"]),
+        refresh=bool(config["SESSION_REFRESH_EACH_REQUEST"]),
+    )
+    mistakes = list(_cookie_mistakes(options))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return options
+
+
+def _cookie_mistakes(options: CookieOptions) -> t.Iterator[str]:
+    if not _COOKIE_NAME.fullmatch(options.name):
+        yield 'SESSION_COOKIE_NAME must be letters, digits and hyphens; write SESSION_COOKIE_NAME = "session"'
+        return
+    if options.samesite not in ("Lax", "Strict", "None"):
+        yield 'SESSION_COOKIE_SAMESITE must be "Lax", "Strict" or "None"'
+    if not options.secure:
+        for needs_secure, what in (
+            (options.partitioned, "SESSION_COOKIE_PARTITIONED"),
+            (options.samesite == "None", 'SESSION_COOKIE_SAMESITE = "None"'),
+            (options.name.startswith(("__Host-", "__Secure-")), f'SESSION_COOKIE_NAME = "{options.name}"'),
+        ):
+            if needs_secure:
+                yield f"{what} works only with a secure cookie; write SESSION_COOKIE_SECURE = True"
+    if options.name.startswith("__Host-") and (options.domain or options.path != "/"):
+        yield (
+            f'SESSION_COOKIE_NAME = "{options.name}" allows no domain and only the path "/"; remove'
+            ' SESSION_COOKIE_DOMAIN and write SESSION_COOKIE_PATH = "/"'
+        )
+
+
+def _samesite(value: object) -> str:
+    return "Lax" if value is None else str(value).capitalize()
+
+
+def _namespace(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s:]{1,64}", value):
+        raise ValueError('must be 1 to 64 characters without spaces and colons; write STATEFUL_NAMESPACE = "shop"')
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(
+            f"must be more than 0 seconds, or a timedelta, not {value!r}; write 1800 or timedelta(minutes=30)"
+        )
+    return float(value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"must be a number of bytes above 0, not {value!r}; write 1024 * 1024")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be True or False, not {value!r}")
+    return value

@@ -1,0 +1,34 @@
+"""What happened to the application's state, as blinker signals.
+
+Each is sent with the application as sender. None carries a value, a key or an id: a session is named by
+``reference``, a keyed hash that is the same in every signal and log line about one session id.
+"""
+
+from __future__ import annotations
+
+from blinker import Namespace
+
+_signals = Namespace()
+
+#: A session got its first record. Sent with ``reference``.
+session_created = _signals.signal("session-created")
+
+#: A session moved to a new id. Sent with ``reference`` (the new id's) and ``previous`` (the old one's).
+session_rotated = _signals.signal("session-rotated")
+
+#: A session ended. Sent with ``reference`` and ``reason``: ``"destroy"``, ``"logout"``, ``"cleared"``, ``"emptied"`` or
+#: ``"expired"``.
+session_destroyed = _signals.signal("session-destroyed")
+
+#: A request brought a session cookie that is forged, malformed or unknown. Sent with ``reason``: ``"forged"`` or
+#: ``"unknown"``.
+session_id_invalid = _signals.signal("session-id-invalid")
+
+#: A stored session could not be opened, and was dropped. Sent with ``reference``.
+session_corrupt = _signals.signal("session-corrupt")
+
+#: A store stopped answering. Sent with ``store``, its name in the settings, and ``error``, the exception's type.
+store_down = _signals.signal("store-down")
+
+#: A store that was down answers again. Sent with ``store``.
+store_up = _signals.signal("store-up")

@@ -1,0 +1,79 @@
+"""One request's unit of state: what it read and changed, kept together or not at all.
+
+Every kind of state that a request touches joins the request's unit. When the response is ready the unit is either
+*saved*, in the order of :class:`Step`, or *discarded*. After that it is closed, and writing to a closed kind of state
+raises :exc:`~flask_stateful.errors.StateClosed`.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+
+
+class Step(enum.IntEnum):
+    """The order in which the kinds of state are saved. It is written nowhere else.
+
+    What others refer to comes first: a session may name a row, a cookie names a session.
+    """
+
+    SESSION = 20
+
+
+class Participant(t.Protocol):
+    """A kind of state that a request has touched."""
+
+    #: When it is saved.
+    step: t.ClassVar[Step]
+
+    def save(self) -> None:
+        """Write what has changed; where nothing has, do nothing."""
+
+    def discard(self) -> None:
+        """Forget what has changed and was not written yet."""
+
+    def close(self) -> None:
+        """Refuse further changes."""
+
+
+class Unit:
+    """What one request has touched."""
+
+    __slots__ = ("_participants", "closed")
+
+    def __init__(self) -> None:
+        self._participants: list[Participant] = []
+        #: Whether it has been saved or discarded.
+        self.closed = False
+
+    def join(self, participant: Participant) -> None:
+        """Add a kind of state, once it is touched."""
+        self._participants.append(participant)
+
+    def save(self) -> None:
+        """Save all that has joined and close the unit; the second time, do nothing.
+
+        :raises StateError: what the first participant that fails raises; those after it are discarded.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        waiting = sorted(self._participants, key=lambda participant: participant.step)
+        try:
+            while waiting:
+                waiting[0].save()
+                waiting.pop(0).close()
+        finally:
+            self._end(waiting)
+
+    def discard(self) -> None:
+        """Discard what has not been saved and close the unit; the second time, do nothing."""
+        if not self.closed:
+            self.closed = True
+            self._end(self._participants)
+
+    @staticmethod
+    def _end(participants: t.Iterable[Participant]) -> None:
+        for participant in participants:
+            participant.discard()
+            participant.close()

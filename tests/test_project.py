@@ -143,7 +143,7 @@ def test_functions_keep_their_size() -> None:
         for node in functions(tree):
             parameters = [arg for arg in (*node.args.posonlyargs, *node.args.args) if arg.arg not in ("self", "cls")]
             asks_by_name = node.name.startswith("test_")  # pytest fills these in
-            if (node.end_lineno or 0) - node.lineno >= LONGEST or len(parameters) > POSITIONAL and not asks_by_name:
+            if (node.end_lineno or 0) - node.lineno >= LONGEST or (len(parameters) > POSITIONAL and not asks_by_name):
                 too_large.append(f"{name}:{node.lineno}: {node.name}")
     assert too_large == []
 

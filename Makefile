@@ -20,7 +20,7 @@ demo: setup ## run the example shop on http://127.0.0.1:PORT (PORT=8000); Ctrl-C
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null \
 		|| { echo "port $(PORT) is taken; choose another: make demo PORT=$$(($(PORT) + 1))"; exit 1; }
 	@echo "The shop: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
-	@trap 'exit 0' INT; $(BIN)/gunicorn --chdir examples --workers 2 --threads 4 --bind 127.0.0.1:$(PORT) 'shop:create_app()'
+	@trap 'exit 0' INT; $(BIN)/gunicorn --chdir examples --no-control-socket --workers 2 --threads 4 --bind 127.0.0.1:$(PORT) 'shop:create_app()'
 
 test: setup ## run every test (TESTS="tests/stores -k expiry" for some of them)
 	@$(BIN)/python -m pytest $(TESTS)

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .errors import ConfigError
@@ -36,7 +36,8 @@ def make_keyring(app: Flask, stores: Iterable[Store]) -> Keyring:
 
     :raises ConfigError: if there is no ``SECRET_KEY`` and a store is shared with other machines, or a key is not text.
     """
-    fallbacks = t.cast("t.Any", app.config).get("SECRET_KEY_FALLBACKS") or ()
+    config = t.cast("Mapping[str, t.Any]", app.config)
+    fallbacks = config.get("SECRET_KEY_FALLBACKS") or ()
     if isinstance(fallbacks, (str, bytes)):
         raise ConfigError("SECRET_KEY_FALLBACKS must be a list of keys; write SECRET_KEY_FALLBACKS = [old_key]")
     current = app.secret_key or _key_without_setting(Path(app.instance_path), list(stores))

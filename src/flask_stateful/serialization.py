@@ -40,6 +40,9 @@ _NATIVE: t.Final = frozenset({type(None), bool, float, str, bytes})
 _INT_RANGE: t.Final = range(-(2**63), 2**64)
 _MICROSECOND: t.Final = timedelta(microseconds=1)
 
+#: ``type``, as type checkers should see it.
+_type_of: t.Callable[[t.Any], type[t.Any]] = type
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -85,7 +88,7 @@ def loads_items(data: bytes) -> dict[str, Raw]:
 
 def _lower(value: t.Any) -> t.Any:
     """Return the value as MessagePack can carry it without forgetting its type."""
-    kind = type(value)
+    kind = _type_of(value)
     if kind in _NATIVE:
         return value
     try:
@@ -226,7 +229,7 @@ def _advice(part: t.Any, *, is_key: bool) -> str:
 
 def _refused(value: t.Any, path: str) -> t.Iterator[tuple[str, t.Any]]:
     """Yield the path to, and the value of, each part that cannot be encoded."""
-    kind = type(value)
+    kind = _type_of(value)
     if kind is dict:
         for key, item in value.items():
             if type(key) not in (str, int):

@@ -111,8 +111,8 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
     return Settings(**values, stores=stores)
 
 
-def _open_stores(app: Flask, setting: object, timeout: float, mistakes: list[str]) -> dict[str, Store]:
-    named = dict(setting) if isinstance(setting, Mapping) else {"default": setting}
+def _open_stores(app: Flask, setting: t.Any, timeout: float, mistakes: list[str]) -> dict[str, Store]:
+    named = dict(t.cast("Mapping[str, t.Any]", setting)) if isinstance(setting, Mapping) else {"default": setting}
     named.setdefault("default", _DEFAULT_STORE)
     stores: dict[str, Store] = {}
     for name, value in named.items():
@@ -157,7 +157,8 @@ def cookie_options(app: Flask) -> CookieOptions:
 
     :raises ConfigError: listing every combination that browsers refuse.
     """
-    config, interface = app.config, app.session_interface
+    config = t.cast("Mapping[str, t.Any]", app.config)
+    interface = app.session_interface
     options = CookieOptions(
         name=str(config["SESSION_COOKIE_NAME"]),
         domain=interface.get_cookie_domain(app),

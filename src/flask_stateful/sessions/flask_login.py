@@ -18,7 +18,7 @@ def bind_flask_login(app: Flask, sessions: SessionManager) -> None:
     What Flask-Login itself puts into the session in that moment is kept, like all that a request has assigned.
     """
     try:
-        import flask_login
+        import flask_login  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         return
 

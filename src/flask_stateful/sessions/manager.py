@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -89,7 +89,8 @@ class SessionManager:
         """
         session = _session()
         session.login(_user_id(user_id))
-        field: str = t.cast("t.Any", current_app.config).get("WTF_CSRF_FIELD_NAME", "csrf_token")
+        config = t.cast("Mapping[str, t.Any]", current_app.config)
+        field = config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
         session.pop(field, None)
         g.pop(field, None)
         if remember:

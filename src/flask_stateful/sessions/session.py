@@ -68,12 +68,16 @@ class Session(SessionMixin):
 
     def _reset(self) -> None:
         """Go back to what the store holds."""
-        record = self._record
-        self._items, self._change = TrackedItems(record.items if record is not None else {}), Change()
+        self._items, self._change = TrackedItems(self._stored), Change()
 
     @property
     def _record(self) -> Record | None:
         return self._entry.record if self._entry is not None else None
+
+    @property
+    def _stored(self) -> Mapping[str, Raw]:
+        record = self._record
+        return record.items if record is not None else {}
 
     def _values(self) -> dict[str, t.Any]:
         if not self.touched:
@@ -165,13 +169,13 @@ class Session(SessionMixin):
     # What Flask asks of a session
 
     @property
-    def new(self) -> bool:
+    def new(self) -> bool:  # type: ignore[override]
         """Whether the store holds nothing of this session yet."""
         self._values()
         return self._record is None
 
     @property
-    def modified(self) -> bool:  # type: ignore[override]
+    def modified(self) -> bool:
         """Whether anything was changed, also inside a list or dict. Set it to save the session in any case."""
         return self.touched and bool(self._difference())
 
@@ -236,11 +240,11 @@ class Session(SessionMixin):
         items = self._writable()
         if self._entry is not None and self._record is not None and not self._change.cleared:
             self._records.fetch(self._entry)
-            items.rebase(self._record.items if self._record is not None else {}, keep_changes=True)
+            items.rebase(self._stored, keep_changes=True)
 
     def settle(self) -> None:
         """Go on from what was just saved."""
-        self._items.rebase(self._record.items if self._record is not None else {}, keep_changes=False)
+        self._items.rebase(self._stored, keep_changes=False)
         self._change = Change()
 
     # What the unit asks

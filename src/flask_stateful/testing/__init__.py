@@ -1,0 +1,32 @@
+"""What tests of applications and of stores are made with.
+
+.. code-block:: text
+
+    FakeClock          time stands still until the test moves it
+    FaultyStore        a store that fails on a plan, and counts its calls
+    StoreConformance   the tests that every store passes; needs pytest
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .clock import FakeClock
+from .faults import Fault, FaultyStore
+
+if t.TYPE_CHECKING:
+    from .conformance import StoreConformance
+
+__all__ = ["FakeClock", "Fault", "FaultyStore", "StoreConformance"]
+
+
+def __getattr__(name: str) -> t.Any:
+    # Only who tests a store needs pytest, and pytest explains an assertion only in a module it was told of first.
+    if name == "StoreConformance":
+        import pytest
+
+        pytest.register_assert_rewrite(f"{__name__}.conformance")
+        from .conformance import StoreConformance
+
+        return StoreConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,212 @@
+"""The rules on what a store can do beyond the required calls: it says so, and then it does it."""
+
+# ruff: noqa: S101 - these are tests
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+import pytest
+
+from ...errors import UnsupportedOperation
+from ...stores.base import Store
+from .expiry import DAY
+from .keys import KEYS
+from .suite import Later, Suite
+
+ABILITIES = frozenset({"touch", "incr", "many", "scan", "purge_expired", "watch"})
+
+#: Beginnings of keys that a pattern, a comparison or a collation would take for more than the text they are.
+PREFIXES = ("cache:", "cache*", "cache?", "cache[2]", "cache_", "cache%", "Cache:", "caf\u00e9:", "cache\x00", "c", "")
+
+
+def need(store: Store, ability: str) -> None:
+    """Skip the test where the store does not name an ability."""
+    if ability not in store.abilities:
+        pytest.skip(f"does not name {ability!r}")
+
+
+class AbilityRules(Suite):
+    """What is named works; what is not named says so."""
+
+    def test_abilities_are_known(self, store: Store) -> None:
+        """A store names abilities of the contract, and no others."""
+        assert store.abilities <= ABILITIES
+
+    @pytest.mark.parametrize("ability", ["scan", "purge_expired", "watch"])
+    def test_missing_ability_says_so(self, store: Store, ability: str) -> None:
+        """What the store does not name raises UnsupportedOperation, and no empty answer is given."""
+        if ability in store.abilities:
+            pytest.skip(f"names {ability!r}")
+        calls: dict[str, t.Callable[[], object]] = {
+            "scan": lambda: list(store.scan("")),
+            "purge_expired": store.purge_expired,
+            "watch": lambda: store.watch("", lambda key: None),
+        }
+        with pytest.raises(UnsupportedOperation):
+            calls[ability]()
+
+    def test_check_describes_problems(self, store: Store) -> None:
+        """A check of a store that works returns sentences, and leaves nothing behind."""
+        problems = store.check()
+        assert isinstance(problems, list)
+        assert all(isinstance(problem, str) for problem in problems)
+        if "scan" in store.abilities:
+            assert list(store.scan("")) == []
+
+    def test_limits_are_numbers(self, store: Store) -> None:
+        """A store says how long a value may be, whether it keeps everything, and whether others can share it."""
+        assert store.max_value_bytes >= 1024
+        assert {type(store.durable), type(store.shared), type(store.remote)} == {bool}
+
+
+class ScanRules(Suite):
+    """Listing the keys that begin with a text."""
+
+    def test_scan_lists_every_key_once(self, store: Store) -> None:
+        """A scan yields each key exactly as it was written."""
+        need(store, "scan")
+        store.set_many(dict.fromkeys(KEYS.values(), b"x"))
+        assert sorted(store.scan("")) == sorted(KEYS.values())
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_scan_keeps_to_its_prefix(self, store: Store, prefix: str) -> None:
+        """A prefix is plain text: no pattern, no folding, and no neighbour whose name merely starts alike."""
+        need(store, "scan")
+        names = [*PREFIXES, "cache", "cache2:", "cache:2:", "cach", "CACHE:", "cafe\u0301:", "cafe:", "xcache:"]
+        keys = [name + end for name in names for end in ("", "1", "two")]
+        keys = [key for key in dict.fromkeys(keys) if key]
+        store.set_many(dict.fromkeys(keys, b"x"))
+        assert sorted(store.scan(prefix)) == sorted(key for key in keys if key.startswith(prefix))
+
+    def test_scan_lists_what_is_there(self, store: Store, later: Later) -> None:
+        """A scan leaves out what was deleted or has expired."""
+        need(store, "scan")
+        store.set_many({"key:timed": b"x", "key:renewed": b"x"}, 60)
+        store.set_many({"key:deleted": b"x", "key:kept": b"x"})
+        store.delete("key:deleted")
+        store.touch("key:renewed", 1000)
+        later(60)
+        assert sorted(store.scan("key:")) == ["key:kept", "key:renewed"]
+
+    def test_scan_lists_thousands(self, store: Store) -> None:
+        """A scan goes on beyond one batch of the server."""
+        need(store, "scan")
+        keys = {f"key:{number}" for number in range(3000)}
+        store.set_many(dict.fromkeys(keys, b"x"))
+        found = list(store.scan("key:"))
+        assert len(found) == len(keys)
+        assert set(found) == keys
+
+    def test_scan_bears_changes_meanwhile(self, store: Store) -> None:
+        """Keys can be deleted and written while a scan goes on; what stays is listed once."""
+        need(store, "scan")
+        keys = {f"key:{number}" for number in range(2000)}
+        store.set_many(dict.fromkeys(keys, b"x"))
+        found: list[str] = []
+        for key in store.scan("key:"):
+            found.append(key)
+            store.delete(key)
+            store.set(f"other:{key}", b"x")
+        assert len(found) == len(keys)
+        assert set(found) == keys
+        assert list(store.scan("key:")) == []
+
+
+class PurgeRules(Suite):
+    """Removing what has expired."""
+
+    def test_purge_removes_what_has_expired(self, store: Store, later: Later) -> None:
+        """A purge removes every expired value and counts them; a second one finds nothing."""
+        need(store, "purge_expired")
+        store.set_many({f"key:{number}": b"x" for number in range(2500)}, 60)
+        later(DAY)
+        assert store.purge_expired() == 2500
+        assert store.purge_expired() == 0
+
+    def test_purge_leaves_what_lives(self, store: Store, later: Later) -> None:
+        """A purge leaves values without a ttl, those whose ttl is not over, and those that were renewed."""
+        need(store, "purge_expired")
+        store.set("for ever", b"1")
+        store.set("long", b"1", 3 * DAY)
+        store.set_many({"touched": b"1", "set": b"0", "swapped": b"0", "expired": b"1"}, 60)
+        store.touch("touched")
+        store.set("set", b"1", 3 * DAY)
+        store.swap("swapped", b"0", b"1")
+        later(DAY)
+        assert store.purge_expired() == 1
+        keys = ["for ever", "long", "touched", "set", "swapped"]
+        assert store.get_many([*keys, "expired"]) == dict.fromkeys(keys, b"1")
+
+
+class Watcher:
+    """Hears of changes, and can wait for one."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.heard: list[str | None] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, key: str | None) -> None:
+        """Remember a change."""
+        with self._changed:
+            self.heard.append(key)
+            self._changed.notify_all()
+
+    def hears(self, key: str) -> bool:
+        """Wait until a change of a key was told, or that some may have been missed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: key in self.heard or None in self.heard, self.patience)
+
+
+class WatchRules(Suite):
+    """Hearing of changes made elsewhere."""
+
+    def test_watch_tells_changes(self, store: Store) -> None:
+        """Each way to change a key under the prefix is told, whoever does it."""
+        need(store, "watch")
+        other = self.reopen(store)
+        writes: dict[str, t.Callable[[str], object]] = {
+            "set": lambda key: other.set(key, b"1"),
+            "add": lambda key: other.add(key, b"1"),
+            "incr": other.incr,
+            "set_many": lambda key: other.set_many({key: b"1"}),
+            "swap": lambda key: other.swap(key, b"0", b"1"),
+            "delete": other.delete,
+            "delete_many": lambda key: other.delete_many([key]),
+        }
+        for present in ("swap", "delete", "delete_many"):
+            store.set(f"app:{present}", b"0")
+        for name, write in writes.items():
+            watcher = Watcher(self.patience)
+            stop = store.watch("app:", watcher)
+            write(f"app:{name}")
+            assert watcher.hears(f"app:{name}"), f"a change by {name} was not told"
+            stop()
+
+    def test_watch_keeps_to_its_prefix(self, store: Store) -> None:
+        """A change of a key that does not begin with the prefix is not told."""
+        need(store, "watch")
+        watcher = Watcher(self.patience)
+        stop = store.watch("app:", watcher)
+        for key in ("app2:key", "app", "App:key", "other:key"):
+            store.set(key, b"x")
+        store.set("app:last", b"x")
+        assert watcher.hears("app:last")
+        assert set(watcher.heard) <= {"app:last", None}
+        stop()
+
+    def test_watch_ends(self, store: Store) -> None:
+        """After the watch was ended nothing is told any more; to end it twice is no error."""
+        need(store, "watch")
+        ended, fence = Watcher(self.patience), Watcher(self.patience)
+        stop = store.watch("app:", ended)
+        stop()
+        stop()
+        heard = list(ended.heard)
+        stop_fence = store.watch("app:", fence)
+        store.set("app:key", b"x")
+        assert fence.hears("app:key")
+        assert ended.heard == heard
+        stop_fence()

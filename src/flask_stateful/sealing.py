@@ -8,14 +8,14 @@ A sealed value is ``format byte . key id (4) . nonce (12) . ciphertext . tag (16
 keyring opens it; it is derived from the key and reveals nothing of it.
 
 Random nonces allow about 2**32 seals for one key. What is sealed by the million therefore passes its own ``secret``,
-which HKDF mixes into the subkey: session records do, one secret for each session.
+which keyed BLAKE2b (:rfc:`7693`) mixes into the subkey: session records do, one secret for each session.
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 import typing as t
+from hashlib import blake2b
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -41,14 +41,6 @@ OVERHEAD: t.Final = _CIPHERTEXT_AT + _TAG_BYTES
 _ROOT: t.Final = b"flask-stateful"
 
 
-class Unsealed(t.NamedTuple):
-    """What :meth:`Seal.unseal` returns."""
-
-    data: bytes
-    #: Whether a fallback key opened it, so that it should be sealed again with the current one.
-    stale: bool
-
-
 class Key:
     """One secret key, and the subkeys derived from it."""
 
@@ -63,12 +55,13 @@ class Key:
         try:
             return self._subkeys[purpose]
         except KeyError:
-            return self._subkeys.setdefault(purpose, _expand(self._root, purpose.encode()))
+            subkey = HKDFExpand(SHA256(), _KEY_BYTES, purpose.encode()).derive(self._root)
+            return self._subkeys.setdefault(purpose, subkey)
 
     def cipher(self, purpose: str, secret: bytes) -> AESGCM:
         """Return the cipher for a purpose and, where there is one, a further secret."""
         subkey = self.subkey(purpose)
-        return AESGCM(_expand(subkey, secret) if secret else subkey)
+        return AESGCM(blake2b(secret, key=subkey, digest_size=_KEY_BYTES).digest() if secret else subkey)
 
     def __repr__(self) -> str:
         return f"<Key {self.id.hex()}>"
@@ -101,11 +94,12 @@ class Keyring:
         return Seal(self, purpose, msgspec.msgpack.encode((purpose, name, owner)), secret)
 
     def tag(self, data: bytes, purpose: str, *, length: int, key: Key | None = None) -> bytes:
-        """Return a keyed tag (HMAC-SHA256, :rfc:`2104`, cut to ``length`` bytes).
+        """Return a tag that only the holder of a key can make: keyed BLAKE2b (:rfc:`7693`).
 
+        :param length: of the tag, in bytes, 64 at most.
         :param key: a key of this keyring; the current one by default.
         """
-        return hmac.digest((key or self.current).subkey(purpose), data, "sha256")[:length]
+        return blake2b(data, key=(key or self.current).subkey(purpose), digest_size=length).digest()
 
     def __repr__(self) -> str:
         return f"<Keyring {self.current.id.hex()} and {len(self._keys) - 1} fallbacks>"
@@ -132,9 +126,10 @@ class Seal:
         nonce = os.urandom(_NONCE_BYTES)
         return FORMAT + key.id + nonce + self._cipher(key).encrypt(nonce, data, self._associated_data)
 
-    def unseal(self, sealed: bytes) -> Unsealed:
+    def unseal(self, sealed: bytes) -> tuple[bytes, bool]:
         """Open what :meth:`seal` returned.
 
+        :return: the bytes, and whether they are stale: a fallback key opened them, so they should be sealed again.
         :raises BadSeal: if it is forged, damaged, cut, from another place, or its key is not in the keyring. The
             message does not tell which.
         """
@@ -146,14 +141,10 @@ class Seal:
             data = self._cipher(key).decrypt(nonce, ciphertext, self._associated_data)
         except InvalidTag:
             raise BadSeal("the seal is not valid") from None
-        return Unsealed(data, key is not self._keyring.current)
+        return data, key is not self._keyring.current
 
     def _cipher(self, key: Key) -> AESGCM:
         cipher = self._ciphers.get(key.id)
         if cipher is None:
             cipher = self._ciphers[key.id] = key.cipher(self._purpose, self._secret)
         return cipher
-
-
-def _expand(key: bytes, info: bytes) -> bytes:
-    return HKDFExpand(SHA256(), _KEY_BYTES, info).derive(key)

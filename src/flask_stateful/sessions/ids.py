@@ -80,7 +80,11 @@ def from_cookie(keyring: Keyring, value: str) -> PresentedId | None:
 
 def first_valid(keyring: Keyring, values: t.Iterable[str]) -> PresentedId | None:
     """Return the first id among cookie values that we issued."""
-    return next(filter(None, (from_cookie(keyring, value) for value in values)), None)
+    for value in values:
+        presented = from_cookie(keyring, value)
+        if presented is not None:
+            return presented
+    return None
 
 
 class CookieFinder:

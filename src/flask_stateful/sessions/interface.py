@@ -65,7 +65,7 @@ class StatefulSessionInterface(SessionInterface):
         if not isinstance(session, Session):
             return
         if session.accessed:
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
         if session.touched:
             if not session.closed:
                 session.save()
@@ -91,3 +91,11 @@ class StatefulSessionInterface(SessionInterface):
             return False
         refresh = session.outcome is Outcome.SAVED or self._service().cookie.options.refresh
         return entry.stale or session.recookie or (session.permanent and refresh)
+
+
+def _vary_by_cookie(response: Response) -> None:
+    # Parsing an absent header into a set costs more than opening a session does.
+    if "Vary" in response.headers:
+        response.vary.add("Cookie")
+    else:
+        response.headers["Vary"] = "Cookie"

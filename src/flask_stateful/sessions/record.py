@@ -84,9 +84,9 @@ class RecordSeal:
         if data[:1] != _FORMAT:
             raise BadSeal("the record has an unknown format")
         body_at = _HEADER_AT + int.from_bytes(data[1:_HEADER_AT], "big")
-        header = self._header.unseal(data[_HEADER_AT:body_at])
-        body = self._body.unseal(data[body_at:])
-        return Record(_decode_header(header.data), loads_items(body.data), data, header.stale or body.stale)
+        header, header_stale = self._header.unseal(data[_HEADER_AT:body_at])
+        body, body_stale = self._body.unseal(data[body_at:])
+        return Record(_decode_header(header), loads_items(body), data, header_stale or body_stale)
 
 
 def _decode_header(data: bytes) -> Header:

@@ -110,10 +110,17 @@ class SessionRecords:
 
     # Saving
 
+    def is_renewal_due(self, entry: Entry | None) -> bool:
+        """Tell whether a session that was used but not changed is to be saved all the same, to stay alive."""
+        if entry is None or entry.record is None:
+            return False
+        unused = clock.now() - entry.record.header.last_seen_at
+        return entry.stale or entry.record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
+
     def save(
         self, entry: Entry | None, change: Change, visitor: Visitor, *, rounds: int = MAX_ROUNDS
     ) -> tuple[Entry | None, Outcome]:
-        """Bring the store up to date with what a request did.
+        """Bring the store up to date with what a request did; where it did nothing, renew the session.
 
         :param entry: the session as the request knows it; ``None`` where the browser had none.
         :param rounds: how often to try against other writers; 1 saves only what nobody else has touched.
@@ -128,9 +135,7 @@ class SessionRecords:
             return self._create(entry, change, visitor)
         if change.moves and not is_empty(change.apply(entry.record.items), change.user_of(entry.record.header)):
             return self._move(entry, change, visitor, rounds)
-        if change or self._renewal_due(entry, entry.record):
-            return entry, self._update(entry, change, visitor, rounds)
-        return entry, Outcome.UNCHANGED
+        return entry, self._update(entry, change, visitor, rounds)
 
     def destroy(self, entry: Entry, reason: str) -> None:
         """End a session now; requests in flight cannot bring it back."""
@@ -256,9 +261,6 @@ class SessionRecords:
     def _remaining(self, header: Header) -> float:
         return self.expires_at(header) - clock.now()
 
-    def _renewal_due(self, entry: Entry, record: Record) -> bool:
-        unused = clock.now() - record.header.last_seen_at
-        return entry.stale or record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
 
     # Reporting
 

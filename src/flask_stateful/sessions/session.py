@@ -56,7 +56,6 @@ class Session(SessionMixin):
     def _load(self) -> None:
         """Read the session from the store. If that fails, it is empty and read-only from then on."""
         self.touched = self.accessed = True
-        self._items, self._change = TrackedItems({}), Change()
         self._entry, self._failure = None, None
         self.outcome, self.recookie = Outcome.UNCHANGED, False
         try:
@@ -64,7 +63,8 @@ class Session(SessionMixin):
         except StoreError as error:
             self._failure = error
             raise
-        self._reset()
+        finally:
+            self._reset()
 
     def _reset(self) -> None:
         """Go back to what the store holds."""
@@ -262,6 +262,8 @@ class Session(SessionMixin):
         if not self.touched or self._failure is not None:
             return
         change = self._difference()
+        if not change and not self._records.is_renewal_due(self._entry):
+            return
         self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
         self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
         # A new id that an earlier save of this request has made is still to be sent.

@@ -79,6 +79,8 @@ class TrackedItems:
         :raises EncodeError: if a value was changed in place to something that cannot be encoded.
         :raises StateConflict: if a value that :meth:`rebase` has replaced was changed.
         """
+        if not (self._assigned or self._viewed or self._orphans):
+            return {}
         self._require_no_orphan_changes()
         return {
             key: encoded

@@ -1,0 +1,131 @@
+"""What the tests of sessions ask for.
+
+A test makes an application with :func:`make_app`, or takes ``app``, and visits it with :class:`~.support.Visitor`,
+which says itself what the view does::
+
+    def test_something(visitor: Visitor, state: Stateful) -> None:
+        visitor.visit(lambda: session.update(name="Ada"))
+        assert visitor.ask(lambda: session["name"]) == "Ada"
+
+These run once for each of memory, SQLite and Redis. What says *processes* takes ``serve`` instead.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_stateful import Stateful
+from flask_stateful.stores import open_store
+from flask_stateful.stores.base import Store
+from flask_stateful.stores.memory import MemoryStore
+from flask_stateful.testing import FakeClock
+from tests.services import Launch
+
+from .support import Gunicorn, InterruptedStore, Visitor, add_view
+
+#: Keeps what other tests may find in the shared Redis apart from ours.
+_REDIS_DATABASE = "/7"
+
+MakeApp: t.TypeAlias = Callable[..., Flask]
+MakeVisitor: t.TypeAlias = Callable[..., Visitor]
+Serve: t.TypeAlias = Callable[..., Gunicorn]
+
+
+def _shared_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a store that several processes share."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.sqlite3'}"
+    url: str = request.getfixturevalue("redis_server").url
+    return url.removesuffix("/0") + _REDIS_DATABASE
+
+
+@pytest.fixture
+def clock() -> Iterator[FakeClock]:
+    """The time of the whole package, which stands still until the test moves it."""
+    with FakeClock() as clock:
+        yield clock
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """One store after the other."""
+    store = MemoryStore() if request.param == "memory" else open_store(_shared_url(request.param, request, tmp_path))
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of one store after the other that several processes can share."""
+    return _shared_url(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def interrupted(store: Store) -> InterruptedStore:
+    """The store, with things that happen in the middle of a request."""
+    return InterruptedStore(store)
+
+
+@pytest.fixture
+def state() -> Stateful:
+    """The extension of the application, or the applications, that the test makes."""
+    return Stateful()
+
+
+@pytest.fixture
+def make_app(state: Stateful, tmp_path: Path) -> MakeApp:
+    """Make an application with a store, settings, and the view that does what a visitor wants."""
+
+    def make_app(store: Store | str | None = None, **config: t.Any) -> Flask:
+        app = Flask(__name__, instance_path=str(tmp_path / "instance"))
+        app.config.update(SECRET_KEY="a secret of 32 characters at least", STATEFUL_NAMESPACE="tests")
+        app.config.update(config)
+        if store is not None:
+            app.config["STATEFUL_STORE"] = store
+        state.init_app(app)
+        add_view(app)
+        return app
+
+    return make_app
+
+
+@pytest.fixture
+def make_visitor() -> Iterator[MakeVisitor]:
+    """Make visitors of an application. At the end, every request of theirs that still waits comes to its end."""
+    made: list[Visitor] = []
+
+    def make_visitor(app: Flask, **options: t.Any) -> Visitor:
+        made.append(Visitor(app, **options))
+        return made[-1]
+
+    yield make_visitor
+    for visitor in made:
+        visitor.close()
+
+
+@pytest.fixture
+def app(make_app: MakeApp, store: Store) -> Flask:
+    """An application with one store after the other."""
+    return make_app(store)
+
+
+@pytest.fixture
+def visitor(make_visitor: MakeVisitor, app: Flask) -> Visitor:
+    """A visitor of that application."""
+    return make_visitor(app)
+
+
+@pytest.fixture
+def serve(launch: Launch, shared_url: str) -> Serve:
+    """Serve :mod:`tests.sessions.served` from two processes, with one store after the other that they can share."""
+
+    def serve(**config: t.Any) -> Gunicorn:
+        arguments = [repr(shared_url), *(f"{name}={value!r}" for name, value in config.items())]
+        return launch(Gunicorn, f"create_app({', '.join(arguments)})")
+
+    return serve

@@ -7,6 +7,7 @@ raises :exc:`~flask_stateful.errors.StateClosed`.
 
 from __future__ import annotations
 
+import bisect
 import enum
 import typing as t
 
@@ -48,7 +49,7 @@ class Unit:
 
     def join(self, participant: Participant) -> None:
         """Add a kind of state, once it is touched."""
-        self._participants.append(participant)
+        bisect.insort(self._participants, participant, key=_step)
 
     def save(self) -> None:
         """Save all that has joined and close the unit; the second time, do nothing.
@@ -58,22 +59,27 @@ class Unit:
         if self.closed:
             return
         self.closed = True
-        waiting = sorted(self._participants, key=lambda participant: participant.step)
+        saved = 0
         try:
-            while waiting:
-                waiting[0].save()
-                waiting.pop(0).close()
+            for participant in self._participants:
+                participant.save()
+                saved += 1
         finally:
-            self._end(waiting)
+            self._end(saved)
 
     def discard(self) -> None:
         """Discard what has not been saved and close the unit; the second time, do nothing."""
         if not self.closed:
             self.closed = True
-            self._end(self._participants)
+            self._end(0)
 
-    @staticmethod
-    def _end(participants: t.Iterable[Participant]) -> None:
-        for participant in participants:
+    def _end(self, saved: int) -> None:
+        """Close every participant, after discarding those that were not saved."""
+        for participant in self._participants[saved:]:
             participant.discard()
+        for participant in self._participants:
             participant.close()
+
+
+def _step(participant: Participant) -> Step:
+    return participant.step

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 import typing as t
 
+import msgspec
+
 from ..serialization import Raw
 from .record import Header
 
@@ -46,13 +48,12 @@ class Visitor(t.NamedTuple):
         return cls(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", "")[:_MAX_USER_AGENT])
 
 
-@dataclasses.dataclass(slots=True)
-class Change:
+class Change(msgspec.Struct, kw_only=True):
     """What a request did to its session."""
 
     #: Encoded values by key.
-    assigned: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
-    deleted: set[str] = dataclasses.field(default_factory=set[str])
+    assigned: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
+    deleted: set[str] = msgspec.field(default_factory=set[str])
     #: The session was emptied before anything was assigned: nothing of the stored one is kept, not even its id.
     cleared: bool = False
     rotated: bool = False

@@ -48,13 +48,14 @@ class StatefulSessionInterface(SessionInterface):
         service = self._service()
         if not session.closed:
             self._unit_of(session.environ).join(session)
-        values = service.finder.values(session.environ)
-        presented = ids.first_valid(service.records.keyring, values)
-        if presented is not None:
-            return service.records, service.records.open(presented)
+        records, values = service.records, service.finder.values(session.environ)
+        for value in values:
+            identity = records.identities.recognise(value)
+            if identity is not None:
+                return records, records.open(identity)
         if values:
-            service.records.emit(signals.session_id_invalid, reason="forged")
-        return service.records, None
+            records.emit(signals.session_id_invalid, reason="forged")
+        return records, None
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie and the headers that go with it.
@@ -73,6 +74,8 @@ class StatefulSessionInterface(SessionInterface):
         session.close()
 
     def _send_cookie(self, session: Session, response: Response) -> None:
+        if session.outcome is Outcome.UNCHANGED:
+            return
         service, entry = self._service(), session.entry
         is_secure = session.environ.get("wsgi.url_scheme") == "https"
         if session.outcome is Outcome.ENDED:
@@ -80,7 +83,7 @@ class StatefulSessionInterface(SessionInterface):
                 service.cookie.remove(response, is_secure=is_secure)
         elif entry is not None and entry.record is not None and self._must_send(session, entry):
             expires_at = service.records.expires_at(entry.record.header) if session.permanent else None
-            value = ids.to_cookie(service.records.keyring, entry.token)
+            value = service.records.identities.cookie_value(entry.id)
             service.cookie.set(response, value, is_secure=is_secure, expires_at=expires_at)
 
     def _must_send(self, session: Session, entry: Entry) -> bool:
@@ -90,7 +93,7 @@ class StatefulSessionInterface(SessionInterface):
         if session.outcome not in (Outcome.SAVED, Outcome.RENEWED):
             return False
         refresh = session.outcome is Outcome.SAVED or self._service().cookie.options.refresh
-        return entry.stale or session.recookie or (session.permanent and refresh)
+        return entry.id.stale or session.recookie or (session.permanent and refresh)
 
 
 def _vary_by_cookie(response: Response) -> None:

@@ -119,7 +119,7 @@ class SessionManager:
                 _save(session, rounds=MAX_ROUNDS)
             return
         timeout = session.records.options.lock_timeout
-        lock = StoreLock(session.records.store, f"{entry.key}:lock", timeout=timeout, lease=timeout)
+        lock = StoreLock(session.records.store, f"{entry.id.key}:lock", timeout=timeout, lease=timeout)
         lock.acquire()
         session.locked = True
         try:

@@ -11,7 +11,6 @@ flight meets it and knows that the id is dead.
 
 from __future__ import annotations
 
-import dataclasses
 import typing as t
 
 import msgspec
@@ -42,8 +41,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     user_agent: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
+class Record(t.NamedTuple):
     """A session's record, opened."""
 
     header: Header

@@ -17,9 +17,9 @@ from ..errors import PayloadError, StateConflict, ValueTooLarge
 from ..sealing import Keyring
 from ..serialization import Raw
 from ..stores.base import Store
-from . import ids
 from .change import Change, Outcome, SessionOptions, Visitor, is_empty
-from .record import TOMBSTONE, Header, Record, RecordSeal
+from .ids import Identities, Identity, new_handle
+from .record import TOMBSTONE, Header, Record
 
 if t.TYPE_CHECKING:
     from blinker import Signal
@@ -39,14 +39,10 @@ MAX_ROUNDS: t.Final = 100
 class Entry:
     """A session's place in the store, as one request knows it."""
 
-    __slots__ = ("dead", "key", "record", "seal", "stale", "token")
+    __slots__ = ("dead", "id", "record")
 
-    def __init__(self, token: str, key: str, seal: RecordSeal, *, stale: bool = False) -> None:
-        self.token = token
-        self.key = key
-        self.seal = seal
-        #: Whether the browser's cookie carries the tag of a fallback key.
-        self.stale = stale
+    def __init__(self, identity: Identity) -> None:
+        self.id = identity
         #: What the store holds; ``None`` when it holds nothing, or nothing that is still valid.
         self.record: Record | None = None
         #: Whether the store holds a tombstone.
@@ -61,18 +57,19 @@ class SessionRecords:
 
     def __init__(self, app: object, store: Store, keyring: Keyring, options: SessionOptions) -> None:
         self.store = store
-        self.keyring = keyring
         self.options = options
+        self.identities = Identities(keyring, options.namespace)
+        self._keyring = keyring
         self._app = app
 
     # Opening
 
-    def open(self, presented: ids.PresentedId) -> Entry:
+    def open(self, identity: Identity) -> Entry:
         """Return the session of an id that a browser sent.
 
         :raises StoreError: if the store cannot be asked.
         """
-        entry = self._entry(presented.token, stale=presented.stale)
+        entry = Entry(identity)
         self.fetch(entry)
         if entry.record is None and not entry.dead:
             self.emit(signals.session_id_invalid, reason="unknown")
@@ -84,27 +81,27 @@ class SessionRecords:
         :return: whether the session is alive.
         """
         entry.record = None
-        data = self.store.get(entry.key)
+        data = self.store.get(entry.id.key)
         entry.dead = data == TOMBSTONE
         if data is None or entry.dead:
             return False
         try:
-            record = entry.seal.open(data)
+            record = entry.id.seal.open(data)
         except PayloadError:
             self.drop_corrupt(entry)
             return False
         if self._remaining(record.header) <= 0:
-            self.store.delete(entry.key)
-            self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason="expired")
+            self.store.delete(entry.id.key)
+            self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason="expired")
             return False
         entry.record = record
         return True
 
     def drop_corrupt(self, entry: Entry) -> None:
         """Remove a record that cannot be opened or decoded, and report it once."""
-        self.store.delete(entry.key)
+        self.store.delete(entry.id.key)
         entry.record = None
-        reference = self.reference(entry.key)
+        reference = self.reference(entry.id.key)
         logger.warning("dropped the stored session %s: it is damaged, forged or swapped", reference)
         self.emit(signals.session_corrupt, reference=reference)
 
@@ -115,7 +112,7 @@ class SessionRecords:
         if entry is None or entry.record is None:
             return False
         unused = clock.now() - entry.record.header.last_seen_at
-        return entry.stale or entry.record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
+        return entry.id.stale or entry.record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
 
     def save(
         self, entry: Entry | None, change: Change, visitor: Visitor, *, rounds: int = MAX_ROUNDS
@@ -140,20 +137,20 @@ class SessionRecords:
     def destroy(self, entry: Entry, reason: str) -> None:
         """End a session now; requests in flight cannot bring it back."""
         if entry.record is not None:
-            self.store.set(entry.key, TOMBSTONE, TOMBSTONE_TTL)
-            self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason=reason)
+            self.store.set(entry.id.key, TOMBSTONE, TOMBSTONE_TTL)
+            self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
 
     def _create(self, entry: Entry | None, change: Change, visitor: Visitor) -> tuple[Entry | None, Outcome]:
         items = change.apply({})
         if is_empty(items, change.login):
             return entry, Outcome.UNCHANGED
-        created = self._entry(ids.new_token())
+        created = Entry(self.identities.issue())
         header = self._new_header(change.login, visitor)
         data = self._seal(created, header, items)
-        if not self.store.add(created.key, data, self._remaining(header)):
+        if not self.store.add(created.id.key, data, self._remaining(header)):
             raise StateConflict("the store already holds a session that was only just invented")
         created.record = Record(header, items, data)
-        self.emit(signals.session_created, reference=self.reference(created.key))
+        self.emit(signals.session_created, reference=self.reference(created.id.key))
         return created, Outcome.MOVED
 
     def _update(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> Outcome:
@@ -165,11 +162,11 @@ class SessionRecords:
             header = self._seen(record.header, visitor)
             remaining = self._remaining(header)
             if remaining <= 0 or is_empty(items, change.user_of(record.header)):
-                if self.store.swap(entry.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
+                if self.store.swap(entry.id.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
                     return self._ended(entry, change, expired=remaining <= 0)
             else:
                 data = self._seal(entry, header, items)
-                if self.store.swap(entry.key, record.data, data, remaining):
+                if self.store.swap(entry.id.key, record.data, data, remaining):
                     entry.record = Record(header, items, data)
                     return Outcome.SAVED if change else Outcome.RENEWED
             self.fetch(entry)
@@ -178,7 +175,7 @@ class SessionRecords:
     def _ended(self, entry: Entry, change: Change, *, expired: bool) -> Outcome:
         entry.record = None
         reason = "expired" if expired else "cleared" if change.cleared else "emptied"
-        self.emit(signals.session_destroyed, reference=self.reference(entry.key), reason=reason)
+        self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
         return Outcome.ENDED
 
     def _move(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> tuple[Entry | None, Outcome]:
@@ -186,21 +183,21 @@ class SessionRecords:
 
         In this order a crash in between loses nothing: the browser still has the old id, and nobody has the new one.
         """
-        moved = self._entry(ids.new_token())
+        moved = Entry(self.identities.issue())
         for _ in range(rounds):
             record = entry.record
             if record is None:
-                self.store.delete(moved.key)
+                self.store.delete(moved.id.key)
                 if change.login is None:
                     return entry, Outcome.DEAD
                 # It ended while its visitor logged in. The login stands; the data of the dead session stays dead.
                 return self._create(entry, change, visitor)
             moved.record = self._write_new(moved, record, change, visitor)
-            if self.store.swap(entry.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
+            if self.store.swap(entry.id.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
                 self._announce_move(entry, moved, change)
                 return moved, Outcome.MOVED
             self.fetch(entry)
-        self.store.delete(moved.key)
+        self.store.delete(moved.id.key)
         raise StateConflict("others kept rewriting a session while it moved to a new id")
 
     def _write_new(self, moved: Entry, record: Record, change: Change, visitor: Visitor) -> Record:
@@ -210,11 +207,11 @@ class SessionRecords:
         else:
             header = self._seen(record.header, visitor)
         data = self._seal(moved, header, items)
-        self.store.set(moved.key, data, max(self._remaining(header), 0.001))
+        self.store.set(moved.id.key, data, max(self._remaining(header), 0.001))
         return Record(header, items, data)
 
     def _announce_move(self, entry: Entry, moved: Entry, change: Change) -> None:
-        previous, reference = self.reference(entry.key), self.reference(moved.key)
+        previous, reference = self.reference(entry.id.key), self.reference(moved.id.key)
         if change.cleared:
             self.emit(signals.session_destroyed, reference=previous, reason="cleared")
             self.emit(signals.session_created, reference=reference)
@@ -223,12 +220,8 @@ class SessionRecords:
 
     # Parts
 
-    def _entry(self, token: str, *, stale: bool = False) -> Entry:
-        key = ids.store_key(self.options.namespace, token)
-        return Entry(token, key, RecordSeal(self.keyring, token=token, key=key), stale=stale)
-
     def _seal(self, entry: Entry, header: Header, items: t.Mapping[str, Raw]) -> bytes:
-        data = entry.seal.seal(header, items)
+        data = entry.id.seal.seal(header, items)
         if len(data) > self.options.max_bytes:
             sizes = sorted(((len(bytes(raw)), key) for key, raw in items.items()), reverse=True)[:3]
             biggest = ", ".join(f"{key!r} ({size:,})" for size, key in sizes)
@@ -241,7 +234,7 @@ class SessionRecords:
     def _new_header(self, user_id: str | None, visitor: Visitor) -> Header:
         now = clock.now()
         return Header(
-            handle=ids.new_handle(),
+            handle=new_handle(),
             user_id=user_id,
             created_at=now,
             last_seen_at=now,
@@ -261,12 +254,11 @@ class SessionRecords:
     def _remaining(self, header: Header) -> float:
         return self.expires_at(header) - clock.now()
 
-
     # Reporting
 
     def reference(self, key: str) -> str:
         """Return what signals and log lines call a session: a keyed hash that opens nothing."""
-        return self.keyring.tag(key.encode(), "reference", length=6).hex()
+        return self._keyring.tag(key.encode(), "reference", length=6).hex()
 
     def emit(self, signal: Signal, **details: t.Any) -> None:
         """Send a signal of this application."""

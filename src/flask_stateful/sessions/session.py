@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from collections.abc import Iterator, Mapping
 
 from flask.sessions import SessionMixin
 
-from ..errors import DecodeError, StateClosed, StoreError, StoreUnavailable
+from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw, dumps
 from ..unit import Step
 from .change import PERMANENT, Change, Outcome, Visitor
@@ -31,6 +32,15 @@ class Session(SessionMixin):
 
     step: t.ClassVar[Step] = Step.SESSION
 
+    #: Whether Flask has handed it out, or this request has looked inside.
+    accessed = False
+    #: Whether this request has looked inside.
+    touched = False
+    #: Whether the response has been saved.
+    closed = False
+    #: Whether this request holds the session's lock.
+    locked = False
+
     # Set by the first look inside; a request that takes none pays for none of them.
     _items: TrackedItems
     _records: SessionRecords
@@ -45,13 +55,6 @@ class Session(SessionMixin):
     def __init__(self, opener: Opener, environ: WSGIEnvironment) -> None:
         self._opener = opener
         self.environ = environ
-        self.accessed = False
-        #: Whether this request has looked inside.
-        self.touched = False
-        #: Whether the response has been saved.
-        self.closed = False
-        #: Whether this request holds the session's lock.
-        self.locked = False
 
     def _load(self) -> None:
         """Read the session from the store. If that fails, it is empty and read-only from then on."""
@@ -262,8 +265,14 @@ class Session(SessionMixin):
         if not self.touched or self._failure is not None:
             return
         change = self._difference()
-        if not change and not self._records.is_renewal_due(self._entry):
-            return
+        if change:
+            self._save(change, rounds)
+        elif self._records.is_renewal_due(self._entry):
+            # The page was made from a session that could be read. If renewing it fails, the next request tries again.
+            with contextlib.suppress(StoreError, StateConflict):
+                self._save(change, rounds)
+
+    def _save(self, change: Change, rounds: int) -> None:
         self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
         self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
         # A new id that an earlier save of this request has made is still to be sent.

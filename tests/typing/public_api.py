@@ -21,7 +21,7 @@ Stateful().init_app(app)
 Stateful(app, store="redis://localhost:6379/0")
 Stateful(app, store={"default": "memory://", "sessions": MemoryStore()})
 Stateful(app, user_id=lambda: 7)
-Stateful(app, "memory://")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+Stateful(app, "memory://")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 Stateful(app, store=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 # Sessions

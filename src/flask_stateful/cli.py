@@ -21,37 +21,33 @@ _SHORT_KEY: t.Final = 16
 
 @state_group.command("check")
 def check() -> None:
-    """Check the settings, the keys, the stores and the clock."""
-    findings = list(_findings(current_app.extensions["stateful"]))
-    for finding in findings:
-        click.echo(f"- {finding}")
-    if findings:
-        raise click.ClickException(f"{len(findings)} to look at")
+    """Check the settings, the keys, the stores and the clocks. Exit with 1 if there is something to mend."""
+    problems = list(_problems(current_app.extensions["stateful"]))
+    for problem in problems:
+        click.echo(f"- {problem}")
+    if problems:
+        raise click.ClickException(f"{len(problems)} to mend")
+    if not current_app.secret_key:
+        click.echo(f"SECRET_KEY is not set, so the key file {KEY_FILE} in the instance folder is used; keep it safe.")
     click.echo("All is well.")
 
 
-def _findings(state: AppState) -> t.Iterator[str]:
-    """Yield one sentence for everything that an operator should look at."""
+def _problems(state: AppState) -> t.Iterator[str]:
+    """Yield one sentence for everything that an operator should mend."""
     try:
         state.session_service()
     except StateError as error:
         yield from str(error).splitlines()
-    yield from _key_findings()
+    key = current_app.secret_key
+    if key and len(key) < _SHORT_KEY:
+        yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
     for name, store in state.settings.stores.items():
         try:
-            yield from (f"the {name} store: {finding}" for finding in store.check())
+            yield from (f"the {name} store: {problem}" for problem in store.check())
         except StateError as error:
             yield f"the {name} store: {error}"
         if not store.persistent:
             yield f"the {name} store: it lives in memory, each worker has its own and a restart loses it"
-
-
-def _key_findings() -> t.Iterator[str]:
-    key = current_app.secret_key
-    if not key:
-        yield f"SECRET_KEY is not set: stores of this machine use {KEY_FILE}; `flask state keygen` prints a key to set"
-    elif len(key) < _SHORT_KEY:
-        yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
 
 
 @state_group.command("purge")

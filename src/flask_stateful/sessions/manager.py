@@ -88,7 +88,7 @@ class SessionManager:
         :raises ValueError: if it is empty.
         """
         session = _session()
-        session.login(_user_id(user_id))
+        session.login(require_user_id(user_id))
         config = t.cast("Mapping[str, t.Any]", current_app.config)
         field = config.get("WTF_CSRF_FIELD_NAME", "csrf_token")
         session.pop(field, None)
@@ -149,7 +149,12 @@ def _save(session: Session, *, rounds: int) -> None:
     session.settle()
 
 
-def _user_id(user_id: object) -> str:
+def require_user_id(user_id: object) -> str:
+    """Return a user's id as text.
+
+    :raises TypeError: if it is neither text nor a whole number.
+    :raises ValueError: if it is empty.
+    """
     if isinstance(user_id, bool) or not isinstance(user_id, (str, int)):
         raise TypeError(f"a user id must be str or int, not {type(user_id).__name__}; write login(user.id)")
     if user_id == "":

@@ -4,6 +4,7 @@
 
     FakeClock          time stands still until the test moves it
     FaultyStore        a store that fails on a plan, and counts its calls
+    login              a test client whose visitor is logged in
     StoreConformance   the tests that every store passes; needs pytest
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import typing as t
 
+from .client import login
 from .clock import FakeClock
 from .faults import Fault, FaultyStore
 
 if t.TYPE_CHECKING:
     from .conformance import StoreConformance
 
-__all__ = ["FakeClock", "Fault", "FaultyStore", "StoreConformance"]
+__all__ = ["FakeClock", "Fault", "FaultyStore", "StoreConformance", "login"]
 
 
 def __getattr__(name: str) -> t.Any:

@@ -47,6 +47,7 @@ class MemoryStore(Store):
     """
 
     abilities = frozenset({"touch", "incr", "scan", "purge_expired"})
+    persistent = False
 
     def __init__(self, *, max_value_bytes: int = Store.max_value_bytes) -> None:
         self.max_value_bytes = max_value_bytes

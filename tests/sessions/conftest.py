@@ -26,7 +26,7 @@ from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock
 from tests.services import Launch
 
-from .support import Gunicorn, InterruptedStore, Visitor, add_view
+from .support import PATIENCE, Gunicorn, InterruptedStore, Visitor, add_view
 
 #: Keeps what other tests may find in the shared Redis apart from ours.
 _REDIS_DATABASE = "/7"
@@ -54,7 +54,10 @@ def clock() -> Iterator[FakeClock]:
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """One store after the other."""
-    store = MemoryStore() if request.param == "memory" else open_store(_shared_url(request.param, request, tmp_path))
+    if request.param == "memory":
+        store: Store = MemoryStore()
+    else:
+        store = open_store(_shared_url(request.param, request, tmp_path), timeout=PATIENCE)
     yield store
     store.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from flask import Flask, Response, session
 
 from flask_stateful import Stateful
-from tests.sessions.support import Pause
+from tests.sessions.support import PATIENCE, Pause
 
 
 def create_app(store: str, **config: t.Any) -> Flask:
@@ -24,7 +24,7 @@ def create_app(store: str, **config: t.Any) -> Flask:
     """
     app = Flask(__name__)
     app.config.update(SECRET_KEY="a secret of 32 characters at least", STATEFUL_NAMESPACE="tests")
-    app.config.update(config)
+    app.config.update({"STATEFUL_STORE_TIMEOUT": PATIENCE, **config})
     state = Stateful(app, store=store)
 
     @app.get("/pids")

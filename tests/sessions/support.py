@@ -17,9 +17,10 @@ from concurrent.futures import Future
 from http.cookies import SimpleCookie
 from pathlib import Path
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from werkzeug.test import TestResponse
 
+from flask_stateful.sessions import ids
 from flask_stateful.stores.base import Store, Ttl
 from flask_stateful.testing import FaultyStore
 from tests.services import Missing, Service
@@ -41,7 +42,8 @@ def add_view(app: Flask) -> None:
     @app.route("/", methods=["GET", "POST"])
     def view() -> t.Any:
         result = request.environ[_VIEW]()
-        return "" if result is None else result
+        # A lambda does several things in a tuple, which Flask would take for a response.
+        return result if isinstance(result, (str, Response)) else ""
 
 
 class Visitor:
@@ -64,7 +66,7 @@ class Visitor:
     def visit(self, view: View, **options: t.Any) -> TestResponse:
         """Send a request and return its response.
 
-        :param view: what it does; the result is the response, ``None`` an empty one.
+        :param view: what it does; if the result is text or a response, it is the response.
         :param options: as for :class:`werkzeug.test.EnvironBuilder`.
         """
         overrides = {_VIEW: view, **options.pop("environ_overrides", {})}
@@ -84,7 +86,7 @@ class Visitor:
         visitor.visit(...)                          # while the other one waits
         response = late.finish()
         """
-        late = Late(lambda pause: self.visit(lambda: _no_tuple(view(pause)), **options))
+        late = Late(lambda pause: self.visit(lambda: view(pause), **options))
         self._late.append(late)
         late.wait()
         return late
@@ -110,11 +112,6 @@ class Visitor:
         """Let every request that still waits come to its end."""
         for late in self._late:
             late.release()
-
-
-def _no_tuple(result: t.Any) -> t.Any:
-    """Let a lambda do several things in a tuple, which Flask would take for a response."""
-    return None if isinstance(result, tuple) else result
 
 
 class Late:
@@ -172,6 +169,13 @@ class Late:
         self._released = True
         self._goes.put(None)
         self._thread.join(PATIENCE)
+
+
+def stored_key(visitor: Visitor) -> str:
+    """Return the key under which the store keeps a visitor's session."""
+    assert visitor.cookie is not None
+    _, token, _ = visitor.cookie.split(".")
+    return ids.store_key("tests", token)
 
 
 def session_cookies(response: TestResponse) -> list[str]:

@@ -158,6 +158,9 @@ class SessionRecords:
             record = entry.record
             if record is None:
                 return Outcome.DEAD
+            if not change and not self.is_renewal_due(entry):
+                # Another reader has just renewed it.
+                return Outcome.UNCHANGED
             items = change.apply(record.items)
             header = self._seen(record.header, visitor)
             remaining = self._remaining(header)

@@ -120,7 +120,7 @@ def test_every_test_states_what_it_expects() -> None:
         f"{name}:{node.lineno}: {node.name}"
         for name, tree in parsed("tests", "src/flask_stateful/testing")
         for node in functions(tree)
-        if node.name.startswith("test_") and len((ast.get_docstring(node) or "\n").splitlines()) != 1
+        if node.name.startswith("test_") and len((ast.get_docstring(node) or "").splitlines()) != 1
     ]
     assert missing == []
 

@@ -3,8 +3,8 @@
 What :func:`loads` returns is equal to what went into :func:`dumps` and has the same type, nested values included:
 ``None``, ``bool``, ``int`` of any size, ``float``, ``str``, ``bytes``, ``list``, ``tuple``, ``set``, ``frozenset``,
 ``dict`` with ``str`` and ``int`` keys in their order, ``datetime`` (naive, aware, with its zone), ``date``, ``time``,
-``timedelta``, ``Decimal``, ``UUID`` and ``Markup``. Any other type, subclasses of these included, is refused. Nothing
-that is decoded can run code.
+``timedelta``, ``Decimal``, ``UUID`` and ``Markup``, nested up to 64 deep. Any other type, subclasses of these
+included, is refused. Nothing that is decoded can run code.
 
 Values that are equal, of equal types and in equal order encode to equal bytes; sets are sorted. That is what lets a
 change inside a list be found by comparing bytes.
@@ -38,6 +38,10 @@ FROZEN: t.Final = frozenset(
 _NATIVE: t.Final = frozenset({type(None), bool, float, str, bytes})
 
 _INT_RANGE: t.Final = range(-(2**63), 2**64)
+
+#: How many lists, dicts and the like may lie inside each other. It keeps what can be written readable: without a limit
+#: of our own, reading could need a deeper stack than writing did.
+_MAX_DEPTH: t.Final = 64
 _MICROSECOND: t.Final = timedelta(microseconds=1)
 
 #: ``type``, as type checkers should see it.
@@ -59,7 +63,7 @@ def dumps(value: t.Any, *, where: str = "value") -> bytes:
         raise EncodeError(_explain(value, where)) from None
 
 
-def loads(data: bytes | Raw) -> t.Any:
+def loads(data: bytes | memoryview | Raw) -> t.Any:
     """Decode what :func:`dumps` returned.
 
     :raises DecodeError: if the bytes are anything else.
@@ -86,16 +90,21 @@ def loads_items(data: bytes) -> dict[str, Raw]:
         raise DecodeError("the bytes are not an encoded mapping") from error
 
 
-def _lower(value: t.Any) -> t.Any:
-    """Return the value as MessagePack can carry it without forgetting its type."""
+def _lower(value: t.Any, depth: int = 0) -> t.Any:
+    """Return the value as MessagePack can carry it without forgetting its type.
+
+    :param depth: how many others the value lies in.
+    """
     kind = _type_of(value)
     if kind in _NATIVE:
         return value
-    try:
-        lower = _LOWER[kind]
-    except KeyError:
-        raise TypeError from None
-    return lower(value)
+    if kind in _LOWER:
+        return _LOWER[kind](value)
+    if kind not in _LOWER_NESTED:
+        raise TypeError
+    if depth == _MAX_DEPTH:
+        raise RecursionError
+    return _LOWER_NESTED[kind](value, depth + 1)
 
 
 def _lower_int(value: int) -> t.Any:
@@ -104,38 +113,38 @@ def _lower_int(value: int) -> t.Any:
     return msgspec.msgpack.Ext(_BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def _lower_list(value: list[t.Any]) -> list[t.Any]:
-    return [_lower(item) for item in value]
+def _lower_list(value: t.Iterable[t.Any], depth: int) -> list[t.Any]:
+    return [_lower(item, depth) for item in value]
 
 
-def _lower_dict(value: dict[t.Any, t.Any]) -> t.Any:
+def _lower_dict(value: dict[t.Any, t.Any], depth: int) -> t.Any:
     for key in value:
         if type(key) is not str:
-            return _lower_keyed(value)
-    return {key: _lower(item) for key, item in value.items()}
+            return _lower_keyed(value, depth)
+    return {key: _lower(item, depth) for key, item in value.items()}
 
 
-def _lower_keyed(value: dict[t.Any, t.Any]) -> t.Any:
+def _lower_keyed(value: dict[t.Any, t.Any], depth: int) -> t.Any:
     if any(type(key) not in (str, int) for key in value):
         raise TypeError
     if all(type(key) is str or key in _INT_RANGE for key in value):
-        return {key: _lower(item) for key, item in value.items()}
+        return {key: _lower(item, depth) for key, item in value.items()}
     # A map's key cannot be an extension type, so one with a big int among its keys travels as a list of pairs.
-    return _nest(_BIG_KEYS, [part for pair in value.items() for part in pair])
+    return _nest(_BIG_KEYS, (part for pair in value.items() for part in pair), depth)
 
 
-def _nest(code: int, items: list[t.Any]) -> msgspec.msgpack.Ext:
+def _nest(code: int, items: t.Iterable[t.Any], depth: int = 0) -> msgspec.msgpack.Ext:
     """Return an extension whose payload is itself an encoded list."""
-    return msgspec.msgpack.Ext(code, _encoder.encode(_lower_list(items)))
+    return msgspec.msgpack.Ext(code, _encoder.encode(_lower_list(items, depth)))
 
 
-def _lower_tuple(value: tuple[t.Any, ...]) -> msgspec.msgpack.Ext:
-    return _nest(_TUPLE, list(value))
+def _lower_tuple(value: tuple[t.Any, ...], depth: int) -> msgspec.msgpack.Ext:
+    return _nest(_TUPLE, value, depth)
 
 
-def _lower_set(value: set[t.Any] | frozenset[t.Any]) -> msgspec.msgpack.Ext:
+def _lower_set(value: set[t.Any] | frozenset[t.Any], depth: int) -> msgspec.msgpack.Ext:
     code = _SET if type(value) is set else _FROZENSET
-    items = sorted(_encoder.encode(_lower(item)) for item in value)
+    items = sorted(_encoder.encode(_lower(item, depth)) for item in value)
     return msgspec.msgpack.Ext(code, _encoder.encode([Raw(item) for item in items]))
 
 
@@ -186,33 +195,40 @@ def _raise_zone(name: str | None, offset: int | None) -> tzinfo | None:
     return UTC if offset == 0 else timezone(offset * _MICROSECOND)
 
 
-def _raise_datetime(payload: bytes) -> datetime:
+def _raise_datetime(payload: memoryview) -> datetime:
     text, fold, name, offset = loads(payload)
     return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_raise_zone(name, offset))
 
 
-def _raise_time(payload: bytes) -> time:
+def _raise_time(payload: memoryview) -> time:
     text, fold, name, offset = loads(payload)
     return time.fromisoformat(text).replace(fold=fold, tzinfo=_raise_zone(name, offset))
 
 
-def _raise_big_keys(payload: bytes) -> dict[t.Any, t.Any]:
+def _raise_big_keys(payload: memoryview) -> dict[t.Any, t.Any]:
     parts = iter(loads(payload))
     return dict(zip(parts, parts, strict=True))
 
 
 def _raise_ext(code: int, payload: memoryview) -> t.Any:
-    """Return the value of an extension; msgspec calls this while decoding."""
-    return _RAISE[code](bytes(payload))
+    """Return the value of an extension; msgspec calls this while decoding.
+
+    The payload is looked at where it lies: with a copy for each level of nesting, a small value would fill the memory.
+    """
+    return _RAISE[code](payload)
 
 
 def _explain(value: t.Any, where: str) -> str:
     """Say which part of a value cannot be encoded, and what to write instead."""
+    too_deep = f"{where} contains itself, or is nested more than {_MAX_DEPTH} deep; store it in flatter parts"
     try:
-        path, part = next(_refused(value, where), (where, value))
+        refused = next(_refused(value, where), None)
     except RecursionError:
-        return f"{where} contains itself or is nested too deeply to be stored"
-    if isinstance(part, str) and type(part) in _LOWER | dict.fromkeys(_NATIVE):
+        return too_deep
+    if refused is None:
+        return too_deep
+    path, part = refused
+    if type(part) in (str, Markup):
         return f"{path} has a lone surrogate, which UTF-8 cannot carry; decode the text with errors='replace'"
     kind = f"{type(part).__module__}.{type(part).__qualname__}".removeprefix("builtins.")
     return f"{path} is of type {kind}, which cannot be stored; {_advice(part, is_key=path.startswith('a key of'))}"
@@ -221,9 +237,11 @@ def _explain(value: t.Any, where: str) -> str:
 def _advice(part: t.Any, *, is_key: bool) -> str:
     if is_key:
         return "keys must be str or int"
-    for base, wanted in ((str, "str"), (int, "int"), (dict, "dict"), (list, "list"), (tuple, "tuple"), (set, "set")):
+    for base in (str, int, bytes, dict, list, tuple, set):
         if isinstance(part, base):
-            return f"convert it with {wanted}(...)"
+            return f"convert it with {base.__name__}(...)"
+    if isinstance(part, (bytearray, memoryview)):
+        return "convert it with bytes(...)"
     return "store its parts as plain values, or str(...) of it"
 
 
@@ -235,7 +253,7 @@ def _refused(value: t.Any, path: str) -> t.Iterator[tuple[str, t.Any]]:
             if type(key) not in (str, int):
                 yield f"a key of {path}", key
             yield from _refused(key, f"a key of {path}") if type(key) is str else ()
-            yield from _refused(item, f"{path}[{key!r}]")
+            yield from _refused(item, f"{path}[{_shown(key)}]")
     elif kind in (list, tuple):
         for index, item in enumerate(value):
             yield from _refused(item, f"{path}[{index}]")
@@ -245,8 +263,13 @@ def _refused(value: t.Any, path: str) -> t.Iterator[tuple[str, t.Any]]:
     elif kind in (str, Markup):
         if not _is_utf8(value):
             yield path, value
-    elif kind not in _NATIVE and kind not in _LOWER:
+    elif kind not in _NATIVE and kind not in _LOWER and kind not in _LOWER_NESTED:
         yield path, value
+
+
+def _shown(key: str | int) -> str:
+    """Return a key as an error shows it. Python does not print a number of thousands of digits."""
+    return repr(key) if isinstance(key, str) or key in _INT_RANGE else f"an int of {key.bit_length()} bits"
 
 
 def _is_utf8(text: str) -> bool:
@@ -263,11 +286,6 @@ _DECIMAL, _UUID, _MARKUP, _BIG_INT, _BIG_KEYS = 8, 9, 10, 11, 12
 
 _LOWER: t.Final[dict[type, t.Callable[[t.Any], t.Any]]] = {
     int: _lower_int,
-    list: _lower_list,
-    dict: _lower_dict,
-    tuple: _lower_tuple,
-    set: _lower_set,
-    frozenset: _lower_set,
     datetime: _lower_datetime,
     date: _lower_date,
     time: _lower_time,
@@ -277,17 +295,26 @@ _LOWER: t.Final[dict[type, t.Callable[[t.Any], t.Any]]] = {
     Markup: _lower_markup,
 }
 
-_RAISE: t.Final[dict[int, t.Callable[[bytes], t.Any]]] = {
+#: The same for what holds other values, and has to know how deep it lies itself.
+_LOWER_NESTED: t.Final[dict[type, t.Callable[[t.Any, int], t.Any]]] = {
+    list: _lower_list,
+    dict: _lower_dict,
+    tuple: _lower_tuple,
+    set: _lower_set,
+    frozenset: _lower_set,
+}
+
+_RAISE: t.Final[dict[int, t.Callable[[memoryview], t.Any]]] = {
     _TUPLE: lambda payload: tuple(loads(payload)),
     _SET: lambda payload: set(loads(payload)),
     _FROZENSET: lambda payload: frozenset(loads(payload)),
     _DATETIME: _raise_datetime,
-    _DATE: lambda payload: date.fromisoformat(payload.decode()),
+    _DATE: lambda payload: date.fromisoformat(str(payload, "utf-8")),
     _TIME: _raise_time,
     _TIMEDELTA: lambda payload: timedelta(*loads(payload)),
-    _DECIMAL: lambda payload: Decimal(payload.decode()),
-    _UUID: lambda payload: UUID(bytes=payload),
-    _MARKUP: lambda payload: Markup(payload.decode()),
+    _DECIMAL: lambda payload: Decimal(str(payload, "utf-8")),
+    _UUID: lambda payload: UUID(bytes=bytes(payload)),
+    _MARKUP: lambda payload: Markup(str(payload, "utf-8")),
     _BIG_INT: lambda payload: int.from_bytes(payload, "big", signed=True),
     _BIG_KEYS: _raise_big_keys,
 }

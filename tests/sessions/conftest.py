@@ -24,12 +24,12 @@ from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock
-from tests.services import Launch
+from tests.services import Launch, Redis
 
 from .support import PATIENCE, Gunicorn, InterruptedStore, Visitor, add_view
 
 #: Keeps what other tests may find in the shared Redis apart from ours.
-_REDIS_DATABASE = "/7"
+_REDIS_DATABASE = 7
 
 MakeApp: t.TypeAlias = Callable[..., Flask]
 MakeVisitor: t.TypeAlias = Callable[..., Visitor]
@@ -40,8 +40,9 @@ def _shared_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> st
     """Return the URL of a store that several processes share."""
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'state.sqlite3'}"
-    url: str = request.getfixturevalue("redis_server").url
-    return url.removesuffix("/0") + _REDIS_DATABASE
+    server: Redis = request.getfixturevalue("redis_server")
+    server.ask(f"SELECT {_REDIS_DATABASE}\r\nFLUSHDB")
+    return f"{server.url.removesuffix('0')}{_REDIS_DATABASE}"
 
 
 @pytest.fixture

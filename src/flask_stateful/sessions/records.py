@@ -45,7 +45,7 @@ class Entry:
         self.id = identity
         #: What the store holds; ``None`` when it holds nothing, or nothing that is still valid.
         self.record: Record | None = None
-        #: Whether the store holds a tombstone.
+        #: Whether the session has ended: the store holds a tombstone, or nothing where a record was before.
         self.dead = False
 
 
@@ -80,30 +80,36 @@ class SessionRecords:
 
         :return: whether the session is alive.
         """
-        entry.record = None
         data = self.store.get(entry.id.key)
-        entry.dead = data == TOMBSTONE
-        if data is None or entry.dead:
+        # What this request has seen alive is dead once it has gone, also where no tombstone says so any more.
+        entry.dead = data == TOMBSTONE or entry.record is not None
+        entry.record = None
+        if data is None or data == TOMBSTONE:
             return False
         try:
             record = entry.id.seal.open(data)
         except PayloadError:
-            self.drop_corrupt(entry)
+            self.drop_corrupt(entry, data)
             return False
         if self._remaining(record.header) <= 0:
-            self.store.delete(entry.id.key)
+            self._remove(entry, data)
             self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason="expired")
             return False
-        entry.record = record
+        entry.record, entry.dead = record, False
         return True
 
-    def drop_corrupt(self, entry: Entry) -> None:
+    def drop_corrupt(self, entry: Entry, data: bytes) -> None:
         """Remove a record that cannot be opened or decoded, and report it once."""
-        self.store.delete(entry.id.key)
+        self._remove(entry, data)
         entry.record = None
         reference = self.reference(entry.id.key)
         logger.warning("dropped the stored session %s: it is damaged, forged or swapped", reference)
         self.emit(signals.session_corrupt, reference=reference)
+
+    def _remove(self, entry: Entry, data: bytes) -> None:
+        """Remove what was read; where another request has written since, leave its work alone."""
+        if self.store.swap(entry.id.key, data, TOMBSTONE, TOMBSTONE_TTL):
+            self.store.delete(entry.id.key)
 
     # Saving
 

@@ -111,8 +111,8 @@ class Session(SessionMixin):
         try:
             return self._items.decode(key, raw)
         except DecodeError:
-            if self._entry is not None:
-                self._records.drop_corrupt(self._entry)
+            if self._entry is not None and self._entry.record is not None:
+                self._records.drop_corrupt(self._entry, self._entry.record.data)
             self._reset()
             raise KeyError(key) from None
 

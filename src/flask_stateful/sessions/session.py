@@ -246,7 +246,9 @@ class Session(SessionMixin):
             items.rebase(self._stored, keep_changes=True)
 
     def settle(self) -> None:
-        """Go on from what was just saved."""
+        """Go on from what was just saved; where the session is dead, with what is in memory."""
+        if self.outcome is Outcome.DEAD:
+            return
         self._items.rebase(self._stored, keep_changes=False)
         self._change = Change()
 

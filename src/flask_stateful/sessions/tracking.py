@@ -31,8 +31,8 @@ class TrackedItems:
         self._viewed: set[str] = set()
         #: The encodings of assigned values that cannot change in place.
         self._encoded: dict[str, bytes] = {}
-        #: Values looked up before :meth:`rebase` replaced them, with the encodings they had.
-        self._orphans: dict[str, tuple[t.Any, bytes]] = {}
+        #: Keys and values looked up before :meth:`rebase` replaced them, with the encodings they had.
+        self._orphans: list[tuple[str, t.Any, bytes]] = []
 
     def decode(self, key: str, raw: Raw) -> t.Any:
         """Return the value of a key that nobody has looked at yet.
@@ -95,9 +95,10 @@ class TrackedItems:
 
         :param keep_changes: lay the changes made so far over it, to be saved later.
         """
-        before, values, deleted = self._encodings(), self.values, self.deleted
+        before, values, deleted, orphans = self._encodings(), self.values, self.deleted, self._orphans
         changed = self.changes().keys() if keep_changes else set[str]()
         self.__init__(stored)  # type: ignore[misc]
+        self._orphans = orphans
         for key, encoded in before.items():
             if key in changed:
                 self.assign(key, values[key])
@@ -105,7 +106,7 @@ class TrackedItems:
                 self.values[key] = values[key]
                 self._viewed.add(key)
             else:
-                self._orphans[key] = (values[key], encoded)
+                self._orphans.append((key, values[key], encoded))
         if keep_changes:
             for key in deleted & self.values.keys():
                 self.delete(key)
@@ -116,7 +117,7 @@ class TrackedItems:
         return {key: self._encoded.get(key) or _encode(key, self.values[key]) for key in suspects}
 
     def _require_no_orphan_changes(self) -> None:
-        for key, (value, before) in self._orphans.items():
+        for key, value, before in self._orphans:
             if _encode(key, value) != before:
                 raise StateConflict(
                     f"session[{key!r}] was looked up before the lock, changed by another request, and then changed"

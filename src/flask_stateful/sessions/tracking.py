@@ -112,9 +112,11 @@ class TrackedItems:
                 self.delete(key)
 
     def _encodings(self) -> dict[str, bytes]:
-        """Return the encodings that all values which may have changed have now."""
-        suspects = (self._assigned | self._viewed) & self.values.keys()
-        return {key: self._encoded.get(key) or _encode(key, self.values[key]) for key in suspects}
+        """Return the encodings that all values which may have changed have now, in the order of their keys."""
+        suspects = self._assigned | self._viewed
+        return {
+            key: self._encoded.get(key) or _encode(key, value) for key, value in self.values.items() if key in suspects
+        }
 
     def _require_no_orphan_changes(self) -> None:
         for key, value, before in self._orphans:

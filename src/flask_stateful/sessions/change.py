@@ -17,7 +17,8 @@ if t.TYPE_CHECKING:
 #: Flask keeps :attr:`flask.session.permanent` under this key. It alone does not make a session worth keeping.
 PERMANENT: t.Final = "_permanent"
 
-_MAX_USER_AGENT: t.Final = 200
+#: How many characters of an address or a browser's name are kept.
+_MAX_NAME: t.Final = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ class Visitor(t.NamedTuple):
     @classmethod
     def of(cls, environ: WSGIEnvironment) -> Visitor:
         """Return who sent a request."""
-        return cls(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", "")[:_MAX_USER_AGENT])
+        ip, user_agent = environ.get("REMOTE_ADDR") or "", environ.get("HTTP_USER_AGENT") or ""
+        return cls(ip[:_MAX_NAME], user_agent[:_MAX_NAME])
 
 
 class Change(msgspec.Struct, kw_only=True):

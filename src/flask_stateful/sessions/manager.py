@@ -12,6 +12,7 @@ from flask import current_app, g
 from flask import session as flask_session
 
 from ..errors import ConfigError
+from ..stores.base import is_key
 from .lock import StoreLock
 from .records import MAX_ROUNDS
 from .session import Session
@@ -85,7 +86,7 @@ class SessionManager:
         :param user_id: what identifies the user in the application's database.
         :param remember: keep the cookie after the browser is closed, by making the session permanent.
         :raises TypeError: if the id is neither text nor a whole number.
-        :raises ValueError: if it is empty.
+        :raises ValueError: if it is empty, or longer than 1,024 bytes.
         """
         session = _session()
         session.login(require_user_id(user_id))
@@ -153,12 +154,14 @@ def require_user_id(user_id: object) -> str:
     """Return a user's id as text.
 
     :raises TypeError: if it is neither text nor a whole number.
-    :raises ValueError: if it is empty.
+    :raises ValueError: if it is empty, or longer than 1,024 bytes.
     """
     if isinstance(user_id, bool) or not isinstance(user_id, (str, int)):
         raise TypeError(f"a user id must be str or int, not {type(user_id).__name__}; write login(user.id)")
     if user_id == "":
         raise ValueError("a user id must not be empty; write login(user.id)")
+    if not is_key(str(user_id)):
+        raise ValueError("a user id must be text of at most 1,024 UTF-8 bytes; write login(user.id)")
     return str(user_id)
 
 

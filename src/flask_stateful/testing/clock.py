@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import typing as t
@@ -57,8 +56,8 @@ class FakeClock(clock.Clock):
         self.patience = patience
         self._wall = clock.now() if start is None else _timestamp(start)
         self._monotonic = clock.monotonic()
-        #: When the waits of those threads are over that may move the time.
-        self._deadlines: list[float] = []
+        #: The threads that wait and may move the time, and when their timeouts are over.
+        self._deadlines: dict[threading.Thread, float] = {}
         self._outer: list[clock.Clock] = []
         self._left = False
 
@@ -122,30 +121,28 @@ class FakeClock(clock.Clock):
         """Attempt for real until it succeeds, or both patience and the timeout are over."""
         if timeout <= 0:
             return attempt(0)
-        with self._waiting(timeout) as deadline:
-            while not attempt(self.patience if _others_alive() else 0):
-                if self._reaches(deadline):
-                    return attempt(0)
-        return True
-
-    @contextlib.contextmanager
-    def _waiting(self, timeout: float) -> t.Generator[float]:
-        """Keep the end of a wait where :meth:`_reaches` sees it."""
+        me = threading.current_thread()
         with _guard:
             deadline = self._monotonic + timeout
-            self._deadlines += [] if _follows() else [deadline]
+            if not me.daemon:
+                self._deadlines[me] = deadline
         try:
-            yield deadline
+            while not attempt(self.patience if _others_alive() else 0):
+                if self._reaches(deadline, moves=not me.daemon):
+                    return attempt(0)
+            return True
         finally:
             with _guard:
-                if not _follows():
-                    self._deadlines.remove(deadline)
+                self._deadlines.pop(me, None)
 
-    def _reaches(self, deadline: float) -> bool:
-        """Move the time to a deadline if the calling thread may, and tell whether it has come."""
+    def _reaches(self, deadline: float, *, moves: bool) -> bool:
+        """Tell whether a deadline has come; the thread that calls may move the time there, unless another's is earlier.
+
+        Whoever has to give up earlier may then do what this thread waits for.
+        """
         with _guard:
-            # Whoever has to give up earlier may then do what this thread waits for.
-            if not _follows() and deadline <= min(self._deadlines):
+            others = [other for thread, other in self._deadlines.items() if thread.is_alive()]
+            if moves and deadline <= min(others):
                 self._pass(max(0, deadline - self._monotonic))
                 return True
             return self._left or self._monotonic >= deadline
@@ -163,11 +160,6 @@ def _timestamp(when: datetime | float) -> float:
     if when.utcoffset() is None:
         raise ValueError("a naive datetime names no moment; write datetime(..., tzinfo=timezone.utc)")
     return when.timestamp()
-
-
-def _follows() -> bool:
-    """Tell whether the calling thread follows the time instead of moving it."""
-    return threading.current_thread().daemon
 
 
 def _others_alive() -> bool:

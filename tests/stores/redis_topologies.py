@@ -47,11 +47,14 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Run a cluster for the length of a block."""
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
+def cluster(*options: str) -> Iterator[Cluster]:
+    """Run a cluster for the length of a block.
+
+    :param options: more options of each node.
+    """
+    common = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
     with contextlib.ExitStack() as stack:
-        yield Cluster([stack.enter_context(launched(Valkey, *options)) for _ in range(3)])
+        yield Cluster([stack.enter_context(launched(Valkey, *common, *options)) for _ in range(3)])
 
 
 class Watched:

@@ -25,21 +25,21 @@ _UNAVAILABLE = frozenset(
 #: What derives from one of those and still says "not so".
 _REFUSED = frozenset({"AuthenticationError", "AuthorizationError", "CrossSlotTransactionError", "InvalidPipelineStack"})
 
+_LOGIN = "mend the login in the store's URL: redis://user:password@host, percent-encoded"
+_RIGHTS = "its ACL must allow +@read +@write +@scripting for the keys of this application"
+_CLUSTER = "it belongs to a cluster: write redis+cluster://host:port"
+_FULL = "it is full: raise its maxmemory"
+
 _HINTS = {
-    "OutOfMemoryError": "it is full: raise its maxmemory",
-    "OOM": "it is full: raise its maxmemory",
-    "AuthenticationError": "mend the user name and password in the store's URL",
-    "NOAUTH": "write the password into the store's URL: redis://:password@host",
-    "WRONGPASS": "mend the user name and password in the store's URL",
-    "NoPermissionError": "its ACL must allow +@read +@write +@scripting for the keys of this application",
-    "NOPERM": "its ACL must allow +@read +@write +@scripting for the keys of this application",
-    "MovedError": "it belongs to a cluster: write redis+cluster://host:port",
-    "MOVED": "it belongs to a cluster: write redis+cluster://host:port",
+    **dict.fromkeys(("AuthenticationError", "NOAUTH", "WRONGPASS"), _LOGIN),
+    **dict.fromkeys(("NoPermissionError", "NOPERM"), _RIGHTS),
+    **dict.fromkeys(("MovedError", "MOVED"), _CLUSTER),
+    **dict.fromkeys(("OutOfMemoryError", "OOM"), _FULL),
     "WRONGTYPE": "something else has written to this key: give the application a database or a namespace of its own",
 }
 
 #: Where the texts of servers and clients begin to repeat the command, with its key and value.
-_ECHO = re.compile(r",? (with args beginning with|found to execute|for command) .*", re.DOTALL)
+_ECHO = re.compile(r",? (?:with args beginning|to execute|for command)\b.*", re.DOTALL)
 
 
 class ScriptMissing(StoreError):
@@ -192,17 +192,23 @@ class ClusterLink(ClientLink):
         """Send one command and return its reply."""
         try:
             return super().call(*command)
-        except StoreUnavailable:
-            self._drop()
+        except StoreUnavailable as error:
+            self._drop_lost(error)
             raise
 
     def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[t.Any]:
         """Send several commands, in one exchange with each node, and return their replies."""
         try:
             return super().call_all(commands)
-        except StoreUnavailable:
-            self._drop()
+        except StoreUnavailable as error:
+            self._drop_lost(error)
             raise
+
+    def _drop_lost(self, error: StoreUnavailable) -> None:
+        """Drop a client that has lost the cluster; of one that merely could not reach a node, nothing is wrong."""
+        names = {kind.__name__ for kind in type(error.__cause__).__mro__}
+        if names & {"RedisClusterException", "ValkeyClusterException"}:
+            self._drop()
 
     def _drop(self) -> None:
         """Leave the client to the threads that still use it; the last one's end closes it."""

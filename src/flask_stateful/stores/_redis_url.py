@@ -130,12 +130,18 @@ def _open_cluster(target: _Target) -> ClientLink:
     library, options, hosts = target.library, target.options(), target.hosts(6379)
     if target.path or options.pop("db", 0):
         raise ConfigError(f"a Redis cluster has no databases: write {_FORMS['cluster']}")
-    # redis-py from version 6 on counts a cluster's retries in the retry object; before, and in valkey-py, it does here.
-    counts = {} if hasattr(library.retry.Retry, "get_retries") else {"cluster_error_retry_attempts": 0}
 
     def connect() -> t.Any:
         nodes = [library.cluster.ClusterNode(host, port) for host, port in hosts]
-        return library.RedisCluster(startup_nodes=nodes, retry=target.no_retry(), **counts, **options)
+        # As it is made the client asks the nodes about the cluster, and must go on to the next where one is down.
+        if hasattr(library.retry.Retry, "get_retries"):
+            retry = library.retry.Retry(library.backoff.NoBackoff(), len(hosts))
+            client = library.RedisCluster(startup_nodes=nodes, retry=retry, **options)
+            client.set_retry(target.no_retry())
+        else:  # valkey-py, and redis-py before version 6
+            client = library.RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=len(hosts), **options)
+            client.cluster_error_retry_attempts = 0
+        return client
 
     return ClusterLink(connect)
 

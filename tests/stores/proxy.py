@@ -1,0 +1,80 @@
+"""A relay between a client and a server that counts, and can lose what the server says."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import typing as t
+
+
+class Proxy:
+    """Listens on a loopback port and relays every connection to another one.
+
+    :param port: where the server listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._wake, self._woken = socket.socketpair()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._lock = threading.Lock()
+        self.port: int = self._listener.getsockname()[1]
+        #: How often somebody connected.
+        self.connections = 0
+        #: How often a client spoke after it was silent: the number of round trips.
+        self.trips = 0
+        #: What clients said.
+        self.said = b""
+        #: Whether the next words of the server are lost, together with the connection.
+        self.hang_up = False
+        self._threads[0].start()
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        with self._lock:
+            self.connections, self.trips, self.said = 0, 0, b""
+
+    def close(self) -> None:
+        """End every connection."""
+        self._wake.close()
+        for thread in self._threads:
+            thread.join(30)
+        self._listener.close()
+        self._woken.close()
+
+    def __enter__(self) -> t.Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while self._woken not in select.select([self._listener, self._woken], [], [])[0]:
+            client, _ = self._listener.accept()
+            with self._lock:
+                self.connections += 1
+            relay = threading.Thread(target=self._relay, args=(client,))
+            self._threads.append(relay)
+            relay.start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
+            silent = True
+            while self._woken not in (ready := select.select([client, server, self._woken], [], [])[0]):
+                if client in ready:
+                    words = client.recv(65_536)
+                    if not words:
+                        return
+                    with self._lock:
+                        self.trips += silent
+                        self.said += words
+                    silent = False
+                    server.sendall(words)
+                elif server in ready:
+                    words, silent = server.recv(65_536), True
+                    if not words or self.hang_up:
+                        return
+                    client.sendall(words)

@@ -83,14 +83,21 @@ def state() -> Stateful:
 
 @pytest.fixture
 def make_app(state: Stateful, tmp_path: Path) -> MakeApp:
-    """Make an application with a store, settings, and the view that does what a visitor wants."""
+    """Make an application with a store, settings, and the view that does what a visitor wants.
 
-    def make_app(store: Store | str | None = None, **config: t.Any) -> Flask:
+    ``prepare`` is called with it before the extension is set up.
+    """
+
+    def make_app(
+        store: Store | str | None = None, *, prepare: Callable[[Flask], object] | None = None, **config: t.Any
+    ) -> Flask:
         app = Flask(__name__, instance_path=str(tmp_path / "instance"))
         app.config.update(SECRET_KEY="a secret of 32 characters at least", STATEFUL_NAMESPACE="tests")
         app.config.update(config)
         if store is not None:
             app.config["STATEFUL_STORE"] = store
+        if prepare is not None:
+            prepare(app)
         state.init_app(app)
         add_view(app)
         return app

@@ -23,13 +23,22 @@ def bind_flask_login(app: Flask, sessions: SessionManager) -> None:
         return
 
     def logged_in(_app: Flask, **_: t.Any) -> None:
-        sessions.login(session["_user_id"])
+        if "_user_id" in session:
+            sessions.login(session["_user_id"])
 
     def logged_out(_app: Flask, **_: t.Any) -> None:
         # An anonymous visitor who opens the logout page keeps the cart.
         if sessions.user_id is not None:
             sessions.logout()
 
+    def protected(app: Flask) -> None:
+        # This is how Flask-Login marks a session that its "strong" protection has just emptied.
+        if session.get("_remember") == "clear":
+            logged_out(app)
+
     flask_login.user_logged_in.connect(logged_in, app, weak=False)
     flask_login.user_loaded_from_cookie.connect(logged_in, app, weak=False)
+    # A user who gives the password again gets a new id as well (OWASP ASVS 5.0, 7.2.4).
+    flask_login.user_login_confirmed.connect(logged_in, app, weak=False)
     flask_login.user_logged_out.connect(logged_out, app, weak=False)
+    flask_login.session_protected.connect(protected, app, weak=False)

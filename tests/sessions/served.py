@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask, Response, session
 
 from flask_stateful import Stateful
+from flask_stateful.sessions import records
 from tests.sessions.support import PATIENCE, Pause
 
 
@@ -22,6 +23,8 @@ def create_app(store: str, **config: t.Any) -> Flask:
     :param store: a URL.
     :param config: further settings.
     """
+    # However slow the machine is, no test outlasts a tombstone.
+    records.TOMBSTONE_TTL = PATIENCE * 10  # type: ignore[misc]
     app = Flask(__name__)
     app.config.update(SECRET_KEY="a secret of 32 characters at least", STATEFUL_NAMESPACE="tests")
     app.config.update({"STATEFUL_STORE_TIMEOUT": PATIENCE, **config})

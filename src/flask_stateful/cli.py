@@ -8,7 +8,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from .errors import StateError, UnsupportedOperation
+from .errors import StateError, StoreError, UnsupportedOperation
 from .keys import KEY_FILE, new_secret
 
 if t.TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _problems(state: AppState) -> t.Iterator[str]:
     except StateError as error:
         yield from str(error).splitlines()
     key = current_app.secret_key
-    if key and len(key) < _SHORT_KEY:
+    if isinstance(key, (str, bytes)) and 0 < len(key) < _SHORT_KEY:
         yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
     for name, store in state.settings.stores.items():
         try:
@@ -58,6 +58,8 @@ def purge() -> None:
             click.echo(f"{name}: removed {store.purge_expired()}")
         except UnsupportedOperation as error:
             click.echo(f"{name}: {error}")
+        except StoreError as error:
+            raise click.ClickException(f"{name}: {error}") from error
 
 
 @state_group.command("keygen", with_appcontext=False)

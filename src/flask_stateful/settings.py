@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 import typing as t
 from collections.abc import Mapping
@@ -34,6 +33,9 @@ _COOKIE_NAME: t.Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 #: A cookie kept for an instant: what a lifetime of nothing, or less, comes to.
 _SHORTEST: t.Final = 0.001
+
+#: A hundred years. What ends later has no date that a cookie could name.
+_LONGEST: t.Final = 100 * 365.25 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +82,18 @@ class _Reader:
 
     def refuse_unknown(self) -> None:
         """Note every key under our prefix that no setting has."""
+        known = sorted(self._known)
         for key in self._config:
             if key.startswith(_PREFIX) and key not in self._known:
-                near = difflib.get_close_matches(key, self._known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(self._known))}"
+                near = [_PREFIX + name for name in _resembling(key, known)]
+                hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
                 self.mistakes.append(f"{key} is not a setting; {hint}")
+
+
+def _resembling(key: str, known: list[str]) -> list[str]:
+    """Return the names that a misspelt one may have meant, all without the prefix, which would make them all alike."""
+    wrong, names = key.removeprefix(_PREFIX), [name.removeprefix(_PREFIX) for name in known]
+    return [name for name in names if wrong and wrong in name] or difflib.get_close_matches(wrong, names, n=1)
 
 
 def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
@@ -138,8 +147,8 @@ def session_options(app: Flask, settings: Settings) -> SessionOptions:
     idle_timeout = settings.session_idle_timeout
     if idle_timeout is None:
         try:
-            idle_timeout = max(app.permanent_session_lifetime.total_seconds(), _SHORTEST)
-        except (AttributeError, TypeError):
+            idle_timeout = min(max(app.permanent_session_lifetime.total_seconds(), _SHORTEST), _LONGEST)
+        except (AttributeError, TypeError, ValueError, OverflowError):
             raise ConfigError(
                 "PERMANENT_SESSION_LIFETIME must be seconds or a timedelta; write timedelta(days=31)"
             ) from None
@@ -181,15 +190,17 @@ def _cookie_mistakes(options: CookieOptions) -> t.Iterator[str]:
         return
     if options.samesite not in ("Lax", "Strict", "None"):
         yield 'SESSION_COOKIE_SAMESITE must be "Lax", "Strict" or "None"'
+    # Browsers do not tell upper from lower case in these prefixes.
+    name = options.name.lower()
     if not options.secure:
         for needs_secure, what in (
             (options.partitioned, "SESSION_COOKIE_PARTITIONED"),
             (options.samesite == "None", 'SESSION_COOKIE_SAMESITE = "None"'),
-            (options.name.startswith(("__Host-", "__Secure-")), f'SESSION_COOKIE_NAME = "{options.name}"'),
+            (name.startswith(("__host-", "__secure-")), f'SESSION_COOKIE_NAME = "{options.name}"'),
         ):
             if needs_secure:
                 yield f"{what} works only with a secure cookie; write SESSION_COOKIE_SECURE = True"
-    if options.name.startswith("__Host-") and (options.domain or options.path != "/"):
+    if name.startswith("__host-") and (options.domain or options.path != "/"):
         yield (
             f'SESSION_COOKIE_NAME = "{options.name}" allows no domain and only the path "/"; remove'
             ' SESSION_COOKIE_DOMAIN and write SESSION_COOKIE_PATH = "/"'
@@ -207,13 +218,13 @@ def _namespace(value: object) -> str:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST:
         raise ValueError(
-            f"must be more than 0 seconds, or a timedelta, not {value!r}; write 1800 or timedelta(minutes=30)"
+            f"must be seconds or a timedelta, more than 0 and at most 100 years, not {value!r}; write 1800 or"
+            " timedelta(minutes=30)"
         )
-    return float(value)
+    return float(seconds)
 
 
 def _size(value: object) -> int:

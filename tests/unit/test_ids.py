@@ -266,8 +266,6 @@ def test_no_header_breaks_it(header: str) -> None:
     ids=range(8),
 )
 def test_long_header_is_read_in_linear_time(header: str) -> None:
-    """A header that is far longer than servers take, and made to go wrong, is read at once.
-
-    What is not linear here would take longer than the tests may.
-    """
+    """A header that is far longer than servers take, and made to go wrong, is read at once."""
+    # What is not linear would take longer than the tests may.
     assert all(value in header for value in find("session", header))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import typing as t
-import weakref
 from collections import deque
 
 from .. import clock
 from ..errors import StoreError
+from ._forks import tell_of_forks
 from .base import Store, Ttl, parse_counter, require_key, ttl_seconds
 
 #: How many keys each write looks at to find expired ones. With 2, at most a third of what is kept is dead: while the
@@ -30,9 +29,6 @@ class _Entry(t.NamedTuple):
 
 #: What a deleted key holds until the hand comes by.
 _DELETED = _Entry(b"", -math.inf)
-
-#: The stores whose locks a forked child makes anew.
-_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 class MemoryStore(Store):
@@ -55,9 +51,9 @@ class MemoryStore(Store):
         #: Every key of the entries once, in the order in which the hand looks at them. A deleted key stays in both
         #: until then, so that adding it again needs no search.
         self._ring: deque[str] = deque()
+        self._lock = threading.Lock()
         self._closed = False
-        self.renew_lock()
-        _stores.add(self)
+        tell_of_forks(self)
 
     def get(self, key: str) -> bytes | None:
         """Return the value at a key, or ``None`` where there is none."""
@@ -143,8 +139,16 @@ class MemoryStore(Store):
             self._entries.clear()
             self._ring.clear()
 
-    def renew_lock(self) -> None:
-        """Make the lock anew, as in a forked child, where a thread that is not there any more may have held it."""
+    def before_fork(self) -> None:
+        """Wait until no thread is in the middle of a write."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Let writers go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on with a copy."""
         self._lock = threading.Lock()
 
     def _find(self, key: str) -> _Entry | None:
@@ -175,20 +179,16 @@ class MemoryStore(Store):
     def _turn_hand(self, steps: int) -> int:
         """Look at the next keys and drop those that are dead; the caller holds the lock.
 
-        The entries change before the ring does, so that a process forked between the two steps has at worst a key in
-        its ring that is no longer in its entries, or that is in the ring twice.
-
         :return: how many had expired; deleted ones do not count.
         """
         now, expired = clock.now(), 0
         for _ in range(min(steps, len(self._ring))):
-            key = self._ring[0]
-            entry = self._entries.get(key, _DELETED)
+            key = self._ring.popleft()
+            entry = self._entries[key]
             if entry.expires > now:
-                self._ring.rotate(-1)
+                self._ring.append(key)
             else:
-                self._entries.pop(key, None)
-                self._ring.popleft()
+                del self._entries[key]
                 expired += entry is not _DELETED
         return expired
 
@@ -201,13 +201,3 @@ def _expiry(ttl: Ttl) -> float:
     """Return the moment a ttl ends."""
     seconds = ttl_seconds(ttl)
     return math.inf if seconds is None else clock.now() + seconds
-
-
-def _renew_locks() -> None:
-    """Let every store of a forked child begin with a free lock."""
-    for store in _stores:
-        store.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)

@@ -23,11 +23,8 @@ __all__ = ["FakeClock", "Fault", "FaultyStore", "StoreConformance", "login"]
 
 
 def __getattr__(name: str) -> t.Any:
-    # Only who tests a store needs pytest, and pytest explains an assertion only in a module it was told of first.
+    # Only who tests a store needs pytest.
     if name == "StoreConformance":
-        import pytest
-
-        pytest.register_assert_rewrite(f"{__name__}.conformance")
         from .conformance import StoreConformance
 
         return StoreConformance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
 import typing as t
 from collections import Counter
@@ -46,6 +47,20 @@ _WHERE: dict[Kind, frozenset[str]] = {
 }
 
 
+#: Guards every plan and its counts: one lock for all, so that a fork has one thing to renew.
+_guard = threading.Lock()
+
+
+def _renew_in_child() -> None:
+    """Replace the lock, which a thread that the child does not have may have held while the process forked."""
+    global _guard
+    _guard = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)
+
+
 @dataclasses.dataclass(frozen=True)
 class Fault:
     """One way to fail, and when.
@@ -79,17 +94,17 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in _WHERE:
             raise ValueError(f"a fault is one of {', '.join(_WHERE)}, not {self.kind!r}")
-        if wrong := self._named - _WHERE[self.kind]:
+        if wrong := self._operations - _WHERE[self.kind]:
             possible = ", ".join(sorted(_WHERE[self.kind]))
             raise ValueError(f"{', '.join(sorted(wrong))} cannot be {self.kind!r}; these can: {possible}")
 
     @property
-    def _named(self) -> frozenset[str]:
-        return frozenset([self.on] if isinstance(self.on, str) else self.on)
+    def _operations(self) -> frozenset[str]:
+        return frozenset([self.on] if isinstance(self.on, str) else self.on) or _WHERE[self.kind]
 
     def concerns(self, operation: str, keys: Iterable[str]) -> bool:
         """Tell whether it is about such a call."""
-        if operation not in (self._named or _WHERE[self.kind]):
+        if operation not in self._operations:
             return False
         if self.key is None:
             return True
@@ -130,23 +145,22 @@ class FaultyStore(Store):
         # Stores declare these for their class; here they depend on the inner store.
         vars(self).update(abilities=inner.abilities, shared=inner.shared, remote=inner.remote)
         self._plan: list[_Planned] = []
-        self._lock = threading.Lock()
         self.fail(*faults)
 
     def fail(self, *faults: Fault | Kind) -> None:
         """Add faults to the plan."""
         planned = [_Planned(fault if isinstance(fault, Fault) else Fault(fault)) for fault in faults]
-        with self._lock:
+        with _guard:
             self._plan += planned
 
     def mend(self) -> None:
         """Take every fault off the plan."""
-        with self._lock:
+        with _guard:
             self._plan.clear()
 
     def reset(self) -> None:
         """Count from zero again, the calls and what :attr:`Fault.nth` goes by; the plan stays."""
-        with self._lock:
+        with _guard:
             self.calls.clear()
             for planned in self._plan:
                 planned.count = 0
@@ -220,7 +234,7 @@ class FaultyStore(Store):
 
     def _call(self, operation: str, keys: Iterable[str], work: Callable[[], T]) -> T:
         """Count a call, and do it with the faults that strike it."""
-        with self._lock:
+        with _guard:
             self.calls[operation] += 1
             plan = self._plan if self.active else []
             striking = [planned.fault for planned in plan if planned.strikes(operation, keys)]

@@ -15,13 +15,20 @@ and, where it is needed, the other hooks of :class:`~flask_stateful.testing.conf
 
 from __future__ import annotations
 
-from .abilities import AbilityRules, PurgeRules, ScanRules, WatchRules
-from .expiry import ExpiryRules, TtlRules
-from .keys import KeyRules
-from .lifetime import FailureRules, LifetimeRules
-from .sharing import ForkRules, ProcessRules, ThreadRules
-from .values import ValueRules
-from .writes import CounterRules, WriteRules
+import pkgutil
+
+import pytest
+
+# pytest explains an assertion only in a module that it was told of before the import.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
+
+from .abilities import AbilityRules, PurgeRules, ScanRules, WatchRules  # noqa: E402
+from .expiry import ExpiryRules, TtlRules  # noqa: E402
+from .keys import KeyRules  # noqa: E402
+from .lifetime import FailureRules, LifetimeRules  # noqa: E402
+from .sharing import ForkRules, ProcessRules, ThreadRules  # noqa: E402
+from .values import ValueRules  # noqa: E402
+from .writes import CounterRules, WriteRules  # noqa: E402
 
 __all__ = ["StoreConformance"]
 

@@ -256,6 +256,18 @@ def test_conflict_while_moving_is_merged(
     assert data(interruptible) == {"start": 0, "other": 1, "mine": 1}
 
 
+def test_rotation_of_a_session_that_another_request_fills(
+    interruptible: Visitor, interrupted: InterruptedStore, state: Stateful
+) -> None:
+    """A request that empties the session and asks for a new id gets one, for what another has just put in."""
+    cookie = interruptible.cookie
+    interrupted.before("swap", lambda: interruptible.visit(lambda: session.update(other=1)))
+    interruptible.visit(lambda: (session.pop("start"), state.sessions.rotate()))
+    assert interrupted.left == 0
+    assert interruptible.cookie not in (None, cookie)
+    assert data(interruptible) == {"other": 1}
+
+
 @pytest.mark.parametrize("moves", [False, True])
 def test_conflict_storm_is_weathered(
     interruptible: Visitor, interrupted: InterruptedStore, state: Stateful, moves: bool

@@ -481,6 +481,22 @@ def test_b24_lifetime_below_a_second(
     assert visitor.ask(lambda: dict(session)) == {}
 
 
+class RunningClock(FakeClock):
+    """A clock on which time passes while it is asked."""
+
+    def now(self) -> float:
+        self.advance(0.001)
+        return super().now()
+
+
+def test_b24_lifetime_that_is_over_at_once(make_app: MakeApp, make_visitor: MakeVisitor, store: Store) -> None:
+    """B24: a session whose lifetime is over before it is written is no error."""
+    with RunningClock():
+        visitor = make_visitor(make_app(store, PERMANENT_SESSION_LIFETIME=timedelta(0)))
+        assert visitor.visit(lambda: session.update(name="Ada")).status_code == 200
+        assert visitor.visit(lambda: session.update(name="Grace")).status_code == 200
+
+
 @pytest.mark.parametrize("looked_before", [False, True])
 def test_b25_write_in_a_streamed_body(visitor: Visitor, looked_before: bool) -> None:
     """B25: a write in a streamed body is an error; what the view has written before is saved."""

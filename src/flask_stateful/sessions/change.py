@@ -9,7 +9,6 @@ import typing as t
 import msgspec
 
 from ..serialization import Raw
-from .record import Header
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -71,12 +70,6 @@ class Change(msgspec.Struct, kw_only=True):
     def moves(self) -> bool:
         """Whether what is kept is kept under a new id."""
         return self.cleared or self.rotated or self.login is not None
-
-    def user_of(self, header: Header) -> str | None:
-        """Return the user that the session has after this change."""
-        if self.login is not None:
-            return self.login
-        return None if self.cleared else header.user_id
 
     def apply(self, items: t.Mapping[str, Raw]) -> dict[str, Raw]:
         """Return the items with this change made to them."""

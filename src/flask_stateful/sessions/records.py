@@ -35,6 +35,8 @@ RENEW_AFTER: t.Final = 0.1
 #: Of any number of racing writers one wins each round, so this is how many may race.
 MAX_ROUNDS: t.Final = 100
 
+_SHORTEST_TTL: t.Final = 0.001
+
 
 class Entry:
     """A session's place in the store, as one request knows it."""
@@ -47,6 +49,10 @@ class Entry:
         self.record: Record | None = None
         #: Whether the session has ended: the store holds a tombstone, or nothing where a record was before.
         self.dead = False
+
+
+#: A session as a save leaves it, and what became of it.
+Saved: t.TypeAlias = tuple[Entry | None, Outcome]
 
 
 class SessionRecords:
@@ -91,7 +97,7 @@ class SessionRecords:
         except PayloadError:
             self.drop_corrupt(entry, data)
             return False
-        if self._remaining(record.header) <= 0:
+        if self._is_over(record.header):
             self._remove(entry, data)
             self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason="expired")
             return False
@@ -120,9 +126,7 @@ class SessionRecords:
         unused = clock.now() - entry.record.header.last_seen_at
         return entry.id.stale or entry.record.stale or unused >= self.options.idle_timeout * RENEW_AFTER
 
-    def save(
-        self, entry: Entry | None, change: Change, visitor: Visitor, *, rounds: int = MAX_ROUNDS
-    ) -> tuple[Entry | None, Outcome]:
+    def save(self, entry: Entry | None, change: Change, visitor: Visitor, *, rounds: int = MAX_ROUNDS) -> Saved:
         """Bring the store up to date with what a request did; where it did nothing, renew the session.
 
         :param entry: the session as the request knows it; ``None`` where the browser had none.
@@ -132,13 +136,14 @@ class SessionRecords:
         :raises StateConflict: if other writers won every round.
         :raises StoreError: if the store fails.
         """
-        if entry is not None and entry.dead and change.login is None:
-            return entry, Outcome.DEAD
-        if entry is None or entry.record is None:
+        if entry is None or (entry.record is None and not entry.dead):
             return self._create(entry, change, visitor)
-        if change.moves and not is_empty(change.apply(entry.record.items), change.user_of(entry.record.header)):
-            return self._move(entry, change, visitor, rounds)
-        return entry, self._update(entry, change, visitor, rounds)
+        for _ in range(rounds):
+            saved = self._try_to_save(entry, change, visitor)
+            if saved is not None:
+                return saved
+            self.fetch(entry)
+        raise StateConflict("others kept rewriting a session while it was being saved")
 
     def destroy(self, entry: Entry, reason: str) -> None:
         """End a session now; requests in flight cannot bring it back."""
@@ -146,78 +151,64 @@ class SessionRecords:
             self.store.set(entry.id.key, TOMBSTONE, TOMBSTONE_TTL)
             self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
 
-    def _create(self, entry: Entry | None, change: Change, visitor: Visitor) -> tuple[Entry | None, Outcome]:
+    def _create(self, entry: Entry | None, change: Change, visitor: Visitor) -> Saved:
         items = change.apply({})
         if is_empty(items, change.login):
             return entry, Outcome.UNCHANGED
         created = Entry(self.identities.issue())
         header = self._new_header(change.login, visitor)
-        data = self._seal(created, header, items)
-        if not self.store.add(created.id.key, data, self._remaining(header)):
+        created.record = self._seal(created, header, items)
+        if not self.store.add(created.id.key, created.record.data, self._ttl(header)):
             raise StateConflict("the store already holds a session that was only just invented")
-        created.record = Record(header, items, data)
         self.emit(signals.session_created, reference=self.reference(created.id.key))
         return created, Outcome.MOVED
 
-    def _update(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> Outcome:
-        for _ in range(rounds):
-            record = entry.record
-            if record is None:
-                return Outcome.DEAD
-            if not change and not self.is_renewal_due(entry):
-                # Another reader has just renewed it.
-                return Outcome.UNCHANGED
-            items = change.apply(record.items)
-            header = self._seen(record.header, visitor)
-            remaining = self._remaining(header)
-            if remaining <= 0 or is_empty(items, change.user_of(record.header)):
-                if self.store.swap(entry.id.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
-                    return self._ended(entry, change, expired=remaining <= 0)
-            else:
-                data = self._seal(entry, header, items)
-                if self.store.swap(entry.id.key, record.data, data, remaining):
-                    entry.record = Record(header, items, data)
-                    return Outcome.SAVED if change else Outcome.RENEWED
-            self.fetch(entry)
-        raise StateConflict("others kept rewriting a session while it was being saved")
+    def _try_to_save(self, entry: Entry, change: Change, visitor: Visitor) -> Saved | None:
+        """Save, or return ``None`` where another request has written since the record was read."""
+        old = entry.record
+        if old is None:
+            # It has ended. A login stands all the same; the data of the dead session stays dead.
+            return (entry, Outcome.DEAD) if change.login is None else self._create(entry, change, visitor)
+        if not change and not self.is_renewal_due(entry):
+            # Another reader has just renewed it.
+            return entry, Outcome.UNCHANGED
+        begins = change.cleared or change.login is not None
+        header = self._new_header(change.login, visitor) if begins else self._seen(old.header, visitor)
+        items = change.apply(old.items)
+        if self._is_over(header):
+            return self._end(entry, old, "expired")
+        if is_empty(items, header.user_id):
+            return self._end(entry, old, "cleared" if change.cleared else "emptied")
+        if change.moves:
+            return self._move(entry, old, change, header=header, items=items)
+        new = self._seal(entry, header, items)
+        if not self.store.swap(entry.id.key, old.data, new.data, self._ttl(header)):
+            return None
+        entry.record = new
+        return entry, Outcome.SAVED if change else Outcome.RENEWED
 
-    def _ended(self, entry: Entry, change: Change, *, expired: bool) -> Outcome:
+    def _end(self, entry: Entry, old: Record, reason: str) -> Saved | None:
+        if not self.store.swap(entry.id.key, old.data, TOMBSTONE, TOMBSTONE_TTL):
+            return None
         entry.record = None
-        reason = "expired" if expired else "cleared" if change.cleared else "emptied"
         self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
-        return Outcome.ENDED
+        return entry, Outcome.ENDED
 
-    def _move(self, entry: Entry, change: Change, visitor: Visitor, rounds: int) -> tuple[Entry | None, Outcome]:
+    def _move(
+        self, entry: Entry, old: Record, change: Change, *, header: Header, items: t.Mapping[str, Raw]
+    ) -> Saved | None:
         """Write the session under a new id, then turn the old record into a tombstone.
 
         In this order a crash in between loses nothing: the browser still has the old id, and nobody has the new one.
         """
         moved = Entry(self.identities.issue())
-        for _ in range(rounds):
-            record = entry.record
-            if record is None:
-                self.store.delete(moved.id.key)
-                if change.login is None:
-                    return entry, Outcome.DEAD
-                # It ended while its visitor logged in. The login stands; the data of the dead session stays dead.
-                return self._create(entry, change, visitor)
-            moved.record = self._write_new(moved, record, change, visitor)
-            if self.store.swap(entry.id.key, record.data, TOMBSTONE, TOMBSTONE_TTL):
-                self._announce_move(entry, moved, change)
-                return moved, Outcome.MOVED
-            self.fetch(entry)
-        self.store.delete(moved.id.key)
-        raise StateConflict("others kept rewriting a session while it moved to a new id")
-
-    def _write_new(self, moved: Entry, record: Record, change: Change, visitor: Visitor) -> Record:
-        items = change.apply(record.items)
-        if change.cleared or change.login is not None:
-            header = self._new_header(change.login, visitor)
-        else:
-            header = self._seen(record.header, visitor)
-        data = self._seal(moved, header, items)
-        self.store.set(moved.id.key, data, max(self._remaining(header), 0.001))
-        return Record(header, items, data)
+        moved.record = self._seal(moved, header, items)
+        self.store.set(moved.id.key, moved.record.data, self._ttl(header))
+        if not self.store.swap(entry.id.key, old.data, TOMBSTONE, TOMBSTONE_TTL):
+            self.store.delete(moved.id.key)
+            return None
+        self._announce_move(entry, moved, change)
+        return moved, Outcome.MOVED
 
     def _announce_move(self, entry: Entry, moved: Entry, change: Change) -> None:
         previous, reference = self.reference(entry.id.key), self.reference(moved.id.key)
@@ -229,7 +220,7 @@ class SessionRecords:
 
     # Parts
 
-    def _seal(self, entry: Entry, header: Header, items: t.Mapping[str, Raw]) -> bytes:
+    def _seal(self, entry: Entry, header: Header, items: t.Mapping[str, Raw]) -> Record:
         data = entry.id.seal.seal(header, items)
         if len(data) > self.options.max_bytes:
             sizes = sorted(((len(bytes(raw)), key) for key, raw in items.items()), reverse=True)[:3]
@@ -238,7 +229,7 @@ class SessionRecords:
                 f"the session has {len(data):,} bytes and STATEFUL_SESSION_MAX_BYTES allows {self.options.max_bytes:,};"
                 f" its biggest keys, in bytes: {biggest}"
             )
-        return data
+        return Record(header, items, data)
 
     def _new_header(self, user_id: str | None, visitor: Visitor) -> Header:
         now = clock.now()
@@ -260,8 +251,12 @@ class SessionRecords:
         """Return when a session ends if it is not used again, in seconds since 1970."""
         return min(header.last_seen_at + self.options.idle_timeout, header.deadline)
 
-    def _remaining(self, header: Header) -> float:
-        return self.expires_at(header) - clock.now()
+    def _is_over(self, header: Header) -> bool:
+        return self.expires_at(header) <= clock.now()
+
+    def _ttl(self, header: Header) -> float:
+        """Return how long the store is to keep a record, which is never nothing at all."""
+        return max(self.expires_at(header) - clock.now(), _SHORTEST_TTL)
 
     # Reporting
 

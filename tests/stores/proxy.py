@@ -16,7 +16,8 @@ class Proxy:
     """
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        #: Where new connections go.
+        self.target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._wake, self._woken = socket.socketpair()
         self._threads = [threading.Thread(target=self._accept)]
@@ -28,7 +29,7 @@ class Proxy:
         self.trips = 0
         #: What clients said.
         self.said = b""
-        #: Whether the next words of the server are lost, together with the connection.
+        #: Whether the next words of the server are lost, together with the connection; those after them are not.
         self.hang_up = False
         self._threads[0].start()
 
@@ -61,7 +62,7 @@ class Proxy:
             relay.start()
 
     def _relay(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
             silent = True
             while self._woken not in (ready := select.select([client, server, self._woken], [], [])[0]):
                 if client in ready:
@@ -75,6 +76,8 @@ class Proxy:
                     server.sendall(words)
                 elif server in ready:
                     words, silent = server.recv(65_536), True
-                    if not words or self.hang_up:
+                    with self._lock:
+                        hang_up, self.hang_up = self.hang_up, False
+                    if not words or hang_up:
                         return
                     client.sendall(words)

@@ -112,6 +112,23 @@ def test_every_operation_is_guarded(store: GuardedStore, inner: FaultyStore, log
     assert len(log.said) == 1
 
 
+def test_scan_that_breaks_off_is_an_outage(log: Log, clock: FakeClock) -> None:
+    """A store that goes down while its keys are listed is down for every other call."""
+
+    class Breaking(MemoryStore):
+        def scan(self, prefix: str) -> Iterator[str]:
+            yield "a"
+            raise StoreUnavailable("down")
+
+    store = GuardedStore(Breaking(), on_down=log.down)
+    found = store.scan("")
+    assert next(found) == "a"
+    assert store.get("a") is None
+    assert fails(lambda: next(found))
+    assert fails(lambda: store.get("a"))
+    assert len(log.said) == 1
+
+
 def test_many_failures_at_once_are_one_outage(log: Log, clock: FakeClock) -> None:
     """Threads whose calls fail together tell of one outage."""
     together = threading.Barrier(8)

@@ -287,6 +287,15 @@ def test_threads_share_idle_connections(server: Redis, store: RedisStore) -> Non
     assert connections(server) == before + 1
 
 
+def test_close_closes_idle_connections(server: Redis, store: RedisStore) -> None:
+    """A store that is closed leaves no connection behind, neither of its own nor of the client that it asks through."""
+    store.set("a", b"1")
+    assert store.durable
+    assert server.ask("CLIENT LIST").count(b" laddr=127.0.0.1:") == 2
+    store.close()
+    eventually(lambda: b" laddr=127.0.0.1:" not in server.ask("CLIENT LIST"))
+
+
 def test_close_closes_every_connection(server: Redis, store: RedisStore) -> None:
     """A store that is closed leaves no connection behind, also where calls were under way."""
     calls = [threading.Thread(target=store._link.call, args=("BLPOP", f"list:{number}", 0)) for number in range(3)]
@@ -298,7 +307,7 @@ def test_close_closes_every_connection(server: Redis, store: RedisStore) -> None
     for number, call in enumerate(calls):
         server.ask(f"RPUSH list:{number} end")
         call.join()
-    assert server.ask("CLIENT LIST").count(b" laddr=127.0.0.1:") == 0
+    eventually(lambda: b" laddr=127.0.0.1:" not in server.ask("CLIENT LIST"))
 
 
 def test_given_client_stays_open(server: Redis) -> None:
@@ -335,6 +344,20 @@ def test_valkey_schemes_prefer_valkey_py(server: Redis) -> None:
         store.set("a", b"1")
         assert store.get("a") == b"1"
         store.close()
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_tls_to_sentinels_and_clusters(library: str) -> None:
+    """The schemes of sentinels and clusters have a form for TLS, which holds for every connection."""
+    store = RedisStore.from_url(f"{library}s+sentinel://host/main?ssl_ca_certs=/ca")
+    client = store._link.client
+    assert client.connection_pool.connection_class.__name__ == "SentinelManagedSSLConnection"
+    for pool in (client.connection_pool, client.connection_pool.sentinel_manager.sentinels[0].connection_pool):
+        assert pool.connection_kwargs["ssl_ca_certs"] == "/ca"
+    assert pool.connection_class.__name__ == "SSLConnection"
+    RedisStore.from_url(f"{library}s+cluster://host?ssl_ca_certs=/ca").close()
+    with pytest.raises(ConfigError):
+        RedisStore.from_url(f"{library}+cluster://host?ssl_ca_certs=/ca")
 
 
 def test_open_store_opens_it(server: Redis) -> None:
@@ -432,6 +455,8 @@ WRONG_URLS = {
     "unknown option": "redis://:{}@host?no_such_option=1",
     "fragment": "redis://:{}#x@host/0",
     "raw slash in the password": "redis://:{}/x@host/0",
+    "raw slash after digits": "redis://:123/{}@host/0",
+    "raw question mark in the password": "redis://:123?{}@host/0",
     "decoding": "redis://:{}@host?decode_responses=true",
     "socket without path": "unix://:{}@",
     "socket with host": "unix://:{}@host/path",
@@ -638,6 +663,22 @@ def test_full_server_refuses(launch: Launch) -> None:
         with pytest.raises(StoreError, match="raise its maxmemory") as raised:
             write()
         assert not isinstance(raised.value, StoreUnavailable)
+    assert store.get("a") == b"1"
+    store.close()
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_refusal_of_one_among_many_tells_no_key(launch: Launch, link: str) -> None:
+    """Where a server refuses one of many commands, the error names neither its key nor its value."""
+    server = launch(Redis)
+    store = LINKS[link](server.port)
+    store.set("a", b"1")
+    server.ask("CONFIG SET maxmemory 1")
+    secrets = ["-".join([kind, "nobody", "may", "see"]) for kind in ("key", "value")]
+    with pytest.raises(StoreError, match="raise its maxmemory") as raised:
+        store.set_many({secrets[0]: secrets[1].encode()})
+    text = "".join(traceback.format_exception(raised.value))
+    assert not any(secret in text for secret in secrets)
     assert store.get("a") == b"1"
     store.close()
 

@@ -20,7 +20,7 @@ _FORMS = {
 }
 
 _SCHEME = re.compile(r"(?P<library>redis|valkey)(?P<tls>s?)(?:\+(?P<kind>cluster|sentinel))?|(?P<unix>unix)")
-_REST = re.compile(r"(?P<login>.*@)?(?P<hosts>[^@/?#]*)(?P<path>/[^@?#]*)?(?P<query>\?[^#]*)?")
+_REST = re.compile(r"(?P<login>[^/?#]*@)?(?P<hosts>[^@/?#]*)(?P<path>/[^@?#]*)?(?P<query>\?[^#]*)?")
 _HOST = re.compile(r"(?P<name>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
 
 

@@ -1,0 +1,72 @@
+"""The application factory: ``gunicorn --chdir examples "shop:create_app()"``."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from flask import Flask, Response, render_template
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
+
+from flask_stateful.errors import LockTimeout
+
+from . import cart, views
+from .catalogue import money
+from .csrf import check_csrf_token, csrf_token
+from .drawer import drawer
+from .extensions import state
+
+#: Styles and pictures are our own files, and there is no script at all.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Make the shop.
+
+    The environment may set what Flask and Flask-Stateful read: with ``FLASK_STATEFUL_STORE=redis://localhost`` and a
+    ``FLASK_SECRET_KEY``, sessions live in Redis.
+
+    :param config: settings that go before all others; ``INSTANCE_PATH`` is the folder for what the shop keeps.
+    """
+    config = dict(config or {})
+    app = Flask(__name__, instance_path=config.pop("INSTANCE_PATH", None))
+    app.config["STATEFUL_STORE"] = "sqlite:///state.sqlite3"
+    app.config.from_prefixed_env()
+    app.config.update(config)
+    state.init_app(app)
+    app.before_request(check_csrf_token)
+    app.after_request(_secure)
+    app.register_blueprint(views.bp)
+    _register_errors(app)
+    app.jinja_env.filters.update(money=money, moment=_moment)
+    # Functions, not values: a page that calls none of them does not look at the session.
+    app.jinja_env.globals.update(
+        state=state, users=views.USERS, csrf_token=csrf_token, cart_size=cart.size, drawer=drawer
+    )
+    return app
+
+
+def _register_errors(app: Flask) -> None:
+    @app.errorhandler(400)
+    @app.errorhandler(404)
+    @app.errorhandler(500)
+    @app.errorhandler(503)  # what Flask-Stateful answers when the store cannot be reached
+    def show_error(error: HTTPException) -> ResponseReturnValue:
+        return render_template("error.html", status=error.code), error.code or 500
+
+    @app.errorhandler(LockTimeout)
+    def show_busy(error: LockTimeout) -> ResponseReturnValue:
+        return show_error(ServiceUnavailable())
+
+
+def _secure(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%-d %b %Y, %H:%M} UTC"

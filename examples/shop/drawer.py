@@ -1,0 +1,29 @@
+"""The state drawer: what is kept where for this visitor, in one panel for each kind of state.
+
+A panel is a function here, which returns what it shows, and a template in ``panels/``, which says how.
+"""
+
+from typing import Any
+
+from flask import current_app, session
+
+from flask_stateful.serialization import dumps
+
+from .extensions import state
+
+Facts = dict[str, Any]
+
+
+def session_facts() -> Facts:
+    """Return what is known about the session, and its keys, but neither its id nor a value."""
+    keys = [{"name": key, "type": type(value).__name__, "size": len(dumps(value))} for key, value in session.items()]
+    store, _, _ = str(current_app.config["STATEFUL_STORE"]).partition("://")
+    return {"info": state.sessions.current, "keys": keys, "store": store}
+
+
+PANELS = {"panels/session.html": session_facts}
+
+
+def drawer() -> list[tuple[str, Facts]]:
+    """Return each panel's template and what it shows."""
+    return [(template, facts()) for template, facts in PANELS.items()]

@@ -1,0 +1,92 @@
+"""The shop's pages. Every form is a POST that answers with a redirect, so that reloading a page repeats nothing."""
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+
+from . import cart
+from .catalogue import PRODUCTS, Product, money
+from .extensions import state
+
+#: Nobody here has a password: a real shop would ask for one before it calls ``state.sessions.login``.
+USERS = {"ada": "Ada Lovelace", "grace": "Grace Hopper"}
+
+bp = Blueprint("shop", __name__)
+
+
+@bp.get("/")
+def index() -> ResponseReturnValue:
+    """Show everything there is."""
+    return render_template("index.html", products=PRODUCTS.values())
+
+
+@bp.get("/things/<slug>")
+def product(slug: str) -> ResponseReturnValue:
+    """Show one product."""
+    found = _find(slug)
+    return render_template("product.html", product=found, quantity=cart.quantity_of(found))
+
+
+@bp.get("/cart")
+def show_cart() -> ResponseReturnValue:
+    """Show the cart."""
+    lines = cart.lines()
+    return render_template("cart.html", lines=lines, total=cart.total(lines))
+
+
+@bp.post("/cart/<slug>/add")
+def add(slug: str) -> ResponseReturnValue:
+    """Put some more of a product into the cart."""
+    found = _find(slug)
+    cart.add(found, _quantity(least=1))
+    flash(f"{found.name} is in your cart.")
+    return redirect(url_for(".product", slug=slug))
+
+
+@bp.post("/cart/<slug>/put")
+def put(slug: str) -> ResponseReturnValue:
+    """Have just so many of a product in the cart."""
+    cart.put(_find(slug), _quantity(least=0))
+    return redirect(url_for(".show_cart"))
+
+
+@bp.post("/cart/check-out")
+def check_out() -> ResponseReturnValue:
+    """Order what is in the cart. As nothing here is real, nothing is sent and nothing is charged."""
+    ordered = cart.check_out()
+    if ordered:
+        flash(f"Thank you! {money(cart.total(ordered))}, well pretended: this is a demo, and nothing will be sent.")
+    return redirect(url_for(".index"))
+
+
+@bp.get("/sign-in")
+def sign_in() -> ResponseReturnValue:
+    """Let the visitor choose who to be."""
+    return render_template("sign_in.html", users=USERS)
+
+
+@bp.post("/sign-in")
+def log_in() -> ResponseReturnValue:
+    """Become somebody. The cart comes along, under a new session id that nobody can have planted."""
+    user_id = request.form.get("user", "")
+    if user_id not in USERS:
+        abort(400)
+    state.sessions.login(user_id, remember="remember" in request.form)
+    flash(f"Hello {USERS[user_id]}. Your session has a new id, and your cart came along.")
+    return redirect(url_for(".index"))
+
+
+@bp.post("/sign-out")
+def log_out() -> ResponseReturnValue:
+    """Become nobody: the session is gone, here and in every other tab. The greeting already begins another one."""
+    state.sessions.logout()
+    flash("You are signed out. The session has ended, and the cart with it.")
+    return redirect(url_for(".index"))
+
+
+def _find(slug: str) -> Product:
+    return PRODUCTS.get(slug) or abort(404)
+
+
+def _quantity(*, least: int) -> int:
+    quantity = request.form.get("quantity", type=int)
+    return quantity if quantity is not None and least <= quantity <= cart.MOST else abort(400)

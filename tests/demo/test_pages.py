@@ -1,0 +1,235 @@
+"""What the shop's pages answer, also to forms that are stale, wrong or forged, and while the store is down."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_stateful.stores.memory import MemoryStore
+from flask_stateful.testing import Fault, FaultyStore
+from shop import create_app
+from shop.extensions import state
+from tests.demo.visitor import SLUGS
+
+STRICT = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+#: Quantities that no form of the shop sends.
+WRONG = ["", "0", "-1", "1000", "1e3", "two"]
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    """Where the shop keeps everything."""
+    return FaultyStore(MemoryStore())
+
+
+def shop_with(store: FaultyStore, **config: object) -> Flask:
+    """Return a shop; all that have the same store are one."""
+    return create_app({"TESTING": True, "SECRET_KEY": "a secret of the tests", "STATEFUL_STORE": store, **config})
+
+
+@pytest.fixture
+def app(store: FaultyStore) -> Flask:
+    """The shop."""
+    return shop_with(store, STATEFUL_LOCK_TIMEOUT=0.05)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A visitor who has not been here yet."""
+    return app.test_client()
+
+
+def token_of(client: FlaskClient) -> str:
+    """Open a page with a form and return the token in it."""
+    return t.cast("re.Match[str]", re.search(r'name="csrf_token" value="([^"]+)"', client.get("/things/flask").text))[1]
+
+
+def post(client: FlaskClient, path: str, **fields: object) -> int:
+    """Send a form of a page just opened, and return the status of the answer."""
+    return client.post(path, data={"csrf_token": token_of(client), **fields}).status_code
+
+
+def quantities(client: FlaskClient) -> list[int]:
+    """Return the quantities that the cart page shows."""
+    return [
+        int(found) for found in re.findall(r'name="quantity" type="number" value="(\d+)"', client.get("/cart").text)
+    ]
+
+
+def test_the_shelf_holds_every_product(client: FlaskClient) -> None:
+    """Each product with a picture is on the shelf, and has a page with its picture."""
+    shelf = client.get("/").text
+    for slug in SLUGS:
+        assert f'href="/things/{slug}"' in shelf
+        assert f"/static/pictures/{slug}.svg" in client.get(f"/things/{slug}").text
+    assert shelf.count('class="card"') == len(SLUGS) == 12
+
+
+def test_money_is_exact(client: FlaskClient) -> None:
+    """Sums are those of the price tags, to the cent."""
+    post(client, "/cart/honey-jar/add", quantity=7)
+    post(client, "/cart/bento-box/add", quantity=3)
+    assert "€87.50" in client.get("/cart").text
+    assert "<strong>€176.00</strong>" in client.get("/cart").text
+
+
+def test_an_order_empties_the_cart_once(client: FlaskClient) -> None:
+    """The first order names what it comes to; a second one has nothing to order, and says nothing."""
+    post(client, "/cart/diary/add", quantity=2)
+    assert post(client, "/cart/check-out") == 302
+    assert "€42.00, well pretended" in client.get("/").text
+    assert quantities(client) == []
+    assert post(client, "/cart/check-out") == 302
+    assert 'role="status"' not in client.get("/").text
+
+
+def test_a_cart_has_a_limit(client: FlaskClient) -> None:
+    """However often a product is added, the cart holds no more of it than can be shown."""
+    for _ in range(2):
+        assert post(client, "/cart/flask/add", quantity=999) == 302
+    assert quantities(client) == [999]
+
+
+def test_a_line_is_removed_by_setting_it_to_nothing(client: FlaskClient) -> None:
+    """The quantity 0 removes a line, also one that is gone already."""
+    post(client, "/cart/flask/add", quantity=2)
+    for _ in range(2):
+        assert post(client, "/cart/flask/put", quantity=0) == 302
+    assert quantities(client) == []
+
+
+@pytest.mark.parametrize("quantity", WRONG)
+def test_a_wrong_quantity_is_refused(client: FlaskClient, quantity: str) -> None:
+    """What is no quantity, or not one that can be added, changes nothing."""
+    post(client, "/cart/flask/add", quantity=2)
+    assert post(client, "/cart/flask/add", quantity=quantity) == 400
+    assert quantities(client) == [2]
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/things/unicorn", "/static/unicorn.svg"])
+def test_what_is_not_there_is_answered_politely(client: FlaskClient, path: str) -> None:
+    """An address that leads nowhere has a page of its own, which looks at no state."""
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "We do not keep that." in answer.text
+    assert "Vary" not in answer.headers
+
+
+def test_adding_what_is_not_sold_is_not_found(client: FlaskClient) -> None:
+    """A product that does not exist cannot be put into the cart."""
+    assert post(client, "/cart/unicorn/add") == 404
+    assert quantities(client) == []
+
+
+def test_a_form_without_our_token_is_refused(client: FlaskClient) -> None:
+    """A form from elsewhere, with no token, an empty one or a guessed one, changes nothing."""
+    assert client.post("/cart/flask/add", data={"quantity": 1}).status_code == 400
+    token_of(client)
+    for guess in ({}, {"csrf_token": ""}, {"csrf_token": "é"}, {"csrf_token": "guess"}):
+        answer = client.post("/cart/flask/add", data={"quantity": 1, **guess})
+        assert answer.status_code == 400
+        assert "grown stale" in answer.text
+    assert quantities(client) == []
+
+
+def test_a_login_renews_the_token(client: FlaskClient) -> None:
+    """A form that was opened before signing in is refused afterwards."""
+    before = token_of(client)
+    assert post(client, "/sign-in", user="ada") == 302
+    assert client.post("/cart/flask/add", data={"csrf_token": before, "quantity": 1}).status_code == 400
+    assert token_of(client) != before
+
+
+def test_nobody_else_can_sign_in(client: FlaskClient) -> None:
+    """A name that the shop does not know is refused, and nobody is signed in."""
+    assert post(client, "/sign-in", user="mallory") == 400
+    assert "Sign out" not in client.get("/").text
+
+
+def test_another_user_does_not_get_the_cart(client: FlaskClient) -> None:
+    """Who signs in over somebody else's session finds an empty cart."""
+    post(client, "/sign-in", user="ada")
+    post(client, "/cart/diary/add", quantity=1)
+    post(client, "/sign-in", user="grace")
+    assert quantities(client) == []
+
+
+def test_an_outage_has_its_page(client: FlaskClient, store: FaultyStore) -> None:
+    """While the store is down, pages that need it say so, in the shop's own words; then everything is as before."""
+    post(client, "/sign-in", user="ada")
+    post(client, "/cart/diary/add", quantity=1)
+    token = token_of(client)
+    store.fail("unavailable")
+    for answer in (
+        client.get("/"),
+        client.get("/cart"),
+        client.post("/cart/diary/add", data={"csrf_token": token, "quantity": 1}),
+    ):
+        assert answer.status_code == 503
+        assert "Back in a moment." in answer.text
+    with client.get("/static/shop.css") as file:
+        assert file.status_code == 200
+    assert client.get("/nowhere").status_code == 404
+    store.mend()
+    assert quantities(client) == [1]
+
+
+def test_an_outage_that_begins_while_saving_has_its_page(client: FlaskClient, store: FaultyStore) -> None:
+    """A change that cannot be saved is answered as an outage, not as a success."""
+    post(client, "/cart/diary/add", quantity=1)
+    token = token_of(client)
+    store.fail(Fault("unavailable", "swap"))
+    answer = client.post("/cart/diary/put", data={"csrf_token": token, "quantity": 5})
+    assert answer.status_code == 503
+    assert "Back in a moment." in answer.text
+    store.mend()
+    assert quantities(client) == [1]
+
+
+def test_a_cart_that_stays_locked_is_answered_politely(client: FlaskClient, store: FaultyStore) -> None:
+    """A request that gets no turn to count is told to come back, and counts nothing."""
+    token = token_of(client)
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    patient = shop_with(store, STATEFUL_LOCK_TIMEOUT=60)
+    with patient.test_request_context(headers={"Cookie": f"session={cookie.value}"}), state.sessions.lock():
+        answer = client.post("/cart/diary/add", data={"csrf_token": token, "quantity": 1})
+    assert answer.status_code == 503
+    assert "Back in a moment." in answer.text
+    assert quantities(client) == []
+
+
+def test_a_fault_of_ours_has_its_page(app: Flask, client: FlaskClient) -> None:
+    """An exception that nobody expected is answered in the shop's own words."""
+
+    def broken() -> str:
+        raise RuntimeError("nobody expected this")
+
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.view_functions["shop.show_cart"] = broken
+    answer = client.get("/cart")
+    assert answer.status_code == 500
+    assert "Something broke." in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/cart", "/nowhere", "/static/shop.css", "/static/pictures/flask.svg"])
+def test_every_answer_is_secured(client: FlaskClient, path: str) -> None:
+    """Every answer, also of a file and of an error, forbids scripts, frames and what comes from elsewhere."""
+    with client.get(path) as answer:
+        assert answer.headers["Content-Security-Policy"] == STRICT
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/nowhere"])
+def test_pages_have_nothing_inline(client: FlaskClient, path: str) -> None:
+    """No page holds a script, a style or an event handler, nor names another server."""
+    post(client, "/cart/flask/add", quantity=1)
+    page = client.get(path).text
+    assert re.findall(r"<script|<style|\sstyle=|\son\w+=|https?://", page) == []

@@ -1,0 +1,358 @@
+"""Requests that overlap in every way, next to a model that says in a hundred lines what must come of them.
+
+Hypothesis begins requests, lets each do something, and ends them, in any order it likes. After every request, every
+cookie that was ever sent leads to exactly what the model says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import queue
+import tempfile
+import threading
+import typing as t
+from collections.abc import Callable
+from pathlib import Path
+
+from flask import Flask, session
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from werkzeug.test import TestResponse
+
+from flask_stateful import Stateful
+from flask_stateful.stores.memory import MemoryStore
+from flask_stateful.testing import FakeClock
+
+from .support import PATIENCE, Visitor, add_view
+
+Data: t.TypeAlias = dict[str, t.Any]
+
+MAX_IN_FLIGHT = 4
+
+
+@dataclasses.dataclass
+class Kept:
+    """A session in the store."""
+
+    data: Data
+    user: str | None
+
+
+@dataclasses.dataclass
+class Request:
+    """What the model knows of a request; its methods are what a view can do."""
+
+    #: The sessions in the store by number; who is not there is dead.
+    store: dict[int, Kept]
+    numbers: t.Iterator[int]
+    #: Which session the cookie names.
+    number: int | None
+    looked: bool = False
+    dead: bool = False
+    #: What the store held, what the view sees, and whose it was.
+    base: Data = dataclasses.field(default_factory=dict)
+    view: Data = dataclasses.field(default_factory=dict)
+    bound: str | None = None
+    assigned: set[str] = dataclasses.field(default_factory=set)
+    deleted: set[str] = dataclasses.field(default_factory=set)
+    cleared: bool = False
+    rotated: bool = False
+    login_as: str | None = None
+    #: What the cookie becomes: a session's number, or ``None`` for its end.
+    cookie: list[int | None] = dataclasses.field(default_factory=list)
+
+    def look(self) -> None:
+        if not self.looked:
+            self.looked = True
+            self.dead = self.number is not None and self.number not in self.store
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Begin with what the store holds."""
+        kept = self.kept or Kept({}, None)
+        self.base, self.view, self.bound = copy(kept.data), copy(kept.data), kept.user
+        self.assigned, self.deleted = set(), set()
+        self.cleared, self.rotated, self.login_as = False, False, None
+
+    @property
+    def kept(self) -> Kept | None:
+        """What the store holds now."""
+        return self.store.get(self.number) if self.number is not None else None
+
+    @property
+    def user(self) -> str | None:
+        return self.bound if self.login_as is None and not self.cleared else self.login_as
+
+    def assign(self, key: str, value: t.Any) -> None:
+        self.view[key] = value
+        self.assigned.add(key)
+        self.deleted.discard(key)
+
+    def pop(self, key: str) -> None:
+        if key in self.view:
+            del self.view[key]
+            self.deleted.add(key)
+
+    def append(self, key: str, value: int) -> None:
+        if key not in self.view:
+            self.assign(key, [])
+        self.view[key].append(value)
+
+    def clear(self) -> None:
+        self.base, self.view, self.assigned, self.deleted = {}, {}, set(), set()
+        self.cleared, self.rotated, self.login_as = True, False, None
+
+    def keep_own(self) -> None:
+        own = {key: self.view[key] for key in self.assigned if key in self.view}
+        self.clear()
+        for key, value in own.items():
+            self.assign(key, value)
+
+    def rotate(self) -> None:
+        self.rotated = True
+
+    def login(self, user: str) -> None:
+        if self.user not in (None, user):
+            self.keep_own()
+        self.login_as = user
+
+    def logout(self) -> None:
+        self.keep_own()
+        if self.kept:
+            self.end()
+        elif not self.dead:
+            self.number, self.cookie = None, [None]
+
+    def changed(self) -> Data:
+        return {key: value for key, value in self.view.items() if key not in self.base or self.base[key] != value}
+
+    def enter_lock(self) -> None:
+        if self.number is None or self.dead or self.cleared:
+            return
+        changed, deleted, rotated, login_as = self.changed(), self.deleted, self.rotated, self.login_as
+        self.dead = self.kept is None
+        self.go_on()
+        self.rotated, self.login_as = rotated, login_as
+        for key, value in changed.items():
+            self.assign(key, value)
+        for key in deleted:
+            self.pop(key)
+
+    def leave_lock(self) -> None:
+        self.save()
+        if not self.dead:
+            self.go_on()
+
+    def save(self) -> None:
+        assigned, moves = self.changed(), self.cleared or self.rotated or self.login_as is not None
+        if not (assigned or self.deleted or moves):
+            return
+        old = self.kept
+        self.dead = self.dead or (self.number is not None and old is None)
+        if self.dead and self.login_as is None:
+            return
+        items = {key: value for key, value in old.data.items() if key not in self.deleted} if old else {}
+        new = Kept(copy(({} if self.cleared else items) | assigned), self.login_as)
+        if old and not self.cleared:
+            new.user = self.login_as or old.user
+        if old and (moves or new == Kept({}, None)):
+            self.end()
+        if new != Kept({}, None):
+            self.keep(new)
+
+    def end(self) -> None:
+        del self.store[t.cast("int", self.number)]
+        self.number, self.cookie = None, [None]
+
+    def keep(self, new: Kept) -> None:
+        if self.number is None or self.dead:
+            self.number, self.dead = next(self.numbers), False
+            self.cookie = [self.number]
+        self.store[self.number] = new
+
+
+def copy(data: Data) -> Data:
+    return {key: list(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+class Driven:
+    """A real request, whose view does what the test tells it, step by step."""
+
+    def __init__(self, visitor: Visitor, model: Request) -> None:
+        self.model = model
+        self.had_cookie = visitor.cookie is not None
+        self._steps: queue.SimpleQueue[Callable[[], t.Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[t.Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=lambda: self._results.put(visitor.visit(self._view)))
+        self._thread.start()
+        self.do(lambda: None)
+
+    def _view(self) -> None:
+        while (step := self._steps.get(timeout=PATIENCE)) is not None:
+            self._results.put(step())
+
+    def do(self, step: Callable[[], t.Any]) -> t.Any:
+        self._steps.put(step)
+        result = self._results.get(timeout=PATIENCE)
+        assert not isinstance(result, TestResponse), result.text
+        return result
+
+    def finish(self, *, fails: bool) -> TestResponse:
+        self._steps.put((lambda: 1 / 0) if fails else None)
+        self._thread.join(PATIENCE)
+        return t.cast("TestResponse", self._results.get(timeout=PATIENCE))
+
+
+KEYS = st.sampled_from(["a", "b"])
+LISTS = st.sampled_from(["x", "y"])
+USERS = st.sampled_from(["ada", "grace"])
+IN_FLIGHT = st.integers(0, MAX_IN_FLIGHT - 1)
+
+
+class Sessions(RuleBasedStateMachine):
+    """One browser, several requests at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.clock.__enter__()
+        self.folder = tempfile.TemporaryDirectory()
+        app = Flask(__name__, instance_path=str(Path(self.folder.name, "instance")))
+        app.config.update(SECRET_KEY="a secret of 32 characters at least")
+        self.state = Stateful(app, store=MemoryStore())
+        add_view(app)
+        self.app = app
+        self.browser = Visitor(app)
+        self.requests: list[Driven] = []
+        self.store: dict[int, Kept] = {}
+        self.numbers = itertools.count()
+        self.values = itertools.count()
+        #: Every cookie that was ever sent, and the session that it names.
+        self.cookies: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        for request in self.requests:
+            request.finish(fails=False)
+        self.clock.__exit__()
+        self.folder.cleanup()
+
+    @precondition(lambda self: len(self.requests) < MAX_IN_FLIGHT)
+    @rule()
+    def begin(self) -> None:
+        number = self.cookies[self.browser.cookie] if self.browser.cookie is not None else None
+        self.requests.append(Driven(self.browser, Request(self.store, self.numbers, number)))
+
+    def choose(self, index: int) -> Driven:
+        request = self.requests[index % len(self.requests)]
+        request.model.look()
+        return request
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT)
+    def look(self, index: int) -> None:
+        request = self.choose(index)
+        seen = request.do(lambda: (dict(session), self.state.user_id))
+        assert seen == (request.model.view, request.model.user)
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, key=KEYS)
+    def assign(self, index: int, key: str) -> None:
+        request, value = self.choose(index), next(self.values)
+        request.model.assign(key, value)
+        request.do(lambda: session.update({key: value}))
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, key=KEYS | LISTS)
+    def pop(self, index: int, key: str) -> None:
+        request = self.choose(index)
+        request.model.pop(key)
+        request.do(lambda: session.pop(key, None))
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, key=LISTS)
+    def append(self, index: int, key: str) -> None:
+        request, value = self.choose(index), next(self.values)
+        request.model.append(key, value)
+        request.do(lambda: session.setdefault(key, []).append(value))
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT)
+    def clear(self, index: int) -> None:
+        request = self.choose(index)
+        request.model.clear()
+        request.do(lambda: session.clear())
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT)
+    def rotate(self, index: int) -> None:
+        request = self.choose(index)
+        request.model.rotate()
+        request.do(self.state.sessions.rotate)
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, user=USERS)
+    def login(self, index: int, user: str) -> None:
+        request = self.choose(index)
+        request.model.login(user)
+        request.do(lambda: self.state.sessions.login(user))
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT)
+    def logout(self, index: int) -> None:
+        request = self.choose(index)
+        request.model.logout()
+        request.do(self.state.sessions.logout)
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, key=LISTS)
+    def append_under_lock(self, index: int, key: str) -> None:
+        request, value = self.choose(index), next(self.values)
+
+        def append() -> None:
+            with self.state.sessions.lock():
+                session.setdefault(key, []).append(value)
+
+        request.model.enter_lock()
+        request.model.append(key, value)
+        request.model.leave_lock()
+        request.do(append)
+
+    @precondition(lambda self: self.requests)
+    @rule(index=IN_FLIGHT, fails=st.booleans())
+    def finish(self, index: int, fails: bool) -> None:
+        request = self.requests.pop(index % len(self.requests))
+        before = self.browser.cookie
+        response = request.finish(fails=fails)
+        assert response.status_code == (500 if fails else 200)
+        model = request.model
+        if model.looked and not fails:
+            model.save()
+        match model.cookie:
+            case [None]:
+                assert self.browser.cookie == (None if request.had_cookie else before)
+            case [int(number)]:
+                assert self.browser.cookie is not None
+                assert self.cookies.setdefault(self.browser.cookie, number) == number
+            case _:
+                assert self.browser.cookie == before
+                assert "Set-Cookie" not in response.headers
+        self.compare()
+
+    def compare(self) -> None:
+        """Look behind every cookie."""
+        for cookie, number in self.cookies.items():
+            visitor = Visitor(self.app)
+            visitor.cookie = cookie
+            kept = self.store.get(number, Kept({}, None))
+            assert visitor.ask(lambda: (dict(session), self.state.user_id)) == (kept.data, kept.user)
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(
+    max_examples=50,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)

@@ -35,10 +35,11 @@ FLOORS = {
     "database": 5,
     "settings": 6,
     "keys": 6,
-    "extension": 7,
-    "cli": 7,
-    "": 8,
-    "testing": 9,
+    "wiring": 7,
+    "cli": 8,
+    "extension": 9,
+    "": 10,
+    "testing": 11,
 }
 
 #: Up to this floor, nothing knows of Flask.

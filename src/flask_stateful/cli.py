@@ -10,9 +10,7 @@ from flask.cli import AppGroup
 
 from .errors import StateError, StoreError, UnsupportedOperation
 from .keys import KEY_FILE, new_secret
-
-if t.TYPE_CHECKING:
-    from .extension import AppState
+from .wiring import Wiring, current_wiring
 
 state_group = AppGroup("state", help="Look after the application's state.")
 
@@ -22,7 +20,7 @@ _SHORT_KEY: t.Final = 16
 @state_group.command("check")
 def check() -> None:
     """Check the settings, the keys, the stores and the clocks. Exit with 1 if there is something to mend."""
-    problems = list(_problems(current_app.extensions["stateful"]))
+    problems = list(_problems(current_wiring()))
     for problem in problems:
         click.echo(f"- {problem}")
     if problems:
@@ -32,16 +30,16 @@ def check() -> None:
     click.echo("All is well.")
 
 
-def _problems(state: AppState) -> t.Iterator[str]:
+def _problems(wiring: Wiring) -> t.Iterator[str]:
     """Yield one sentence for everything that an operator should mend."""
     try:
-        state.session_service()
+        wiring.session_service()
     except StateError as error:
         yield from str(error).splitlines()
     key = current_app.secret_key
     if isinstance(key, (str, bytes)) and 0 < len(key) < _SHORT_KEY:
         yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
-    for name, store in state.settings.stores.items():
+    for name, store in wiring.settings.stores.items():
         try:
             yield from (f"the {name} store: {problem}" for problem in store.check())
         except StateError as error:
@@ -53,7 +51,7 @@ def _problems(state: AppState) -> t.Iterator[str]:
 @state_group.command("purge")
 def purge() -> None:
     """Remove what has expired. Stores do so by themselves; this does it now."""
-    for name, store in current_app.extensions["stateful"].settings.stores.items():
+    for name, store in current_wiring().settings.stores.items():
         try:
             click.echo(f"{name}: removed {store.purge_expired()}")
         except UnsupportedOperation as error:

@@ -1,0 +1,135 @@
+"""What :class:`~flask_stateful.Stateful` sets up in one application."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import typing as t
+
+from flask import current_app, request
+from werkzeug.exceptions import ServiceUnavailable
+
+from . import signals
+from .errors import ConfigError, StateError, StoreError, StoreUnavailable
+from .keys import make_keyring
+from .sessions.cookie import SessionCookie
+from .sessions.interface import SessionService, StatefulSessionInterface
+from .sessions.records import SessionRecords
+from .settings import StoreSetting, cookie_options, read_settings, session_options
+from .stores.base import Store
+from .stores.guarded import GuardedStore
+from .unit import Unit
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from flask import Flask, Response
+    from flask.typing import ResponseReturnValue
+
+logger = logging.getLogger("flask_stateful")
+
+#: Where an application keeps its wiring, in ``app.extensions``.
+EXTENSION: t.Final = "stateful"
+
+
+class Wiring:
+    """What one application has of us."""
+
+    def __init__(self, app: Flask, store: StoreSetting | None) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._service: SessionService | None = None
+        self._unit_key = f"flask_stateful.unit.{id(app)}"
+        self.settings = read_settings(app, store)
+        #: The store that sessions are kept in.
+        self.session_store = self._guard("sessions", self.settings.session_store)
+
+    def attach(self) -> Wiring:
+        """Put our hooks into the application."""
+        app = self._app
+        app.session_interface = StatefulSessionInterface(self.session_service, self.unit_of)
+        # Flask runs these in reverse, so the first one runs last and sees what every other one has changed.
+        app.after_request_funcs.setdefault(None, []).insert(0, self._finisher())
+        if StoreUnavailable not in app.error_handler_spec[None][None]:
+            app.register_error_handler(StoreUnavailable, self._answer_unavailable)
+        return self
+
+    def session_service(self) -> SessionService:
+        """Return what sessions need, made at first use: Flask's own settings may be set until then.
+
+        :raises ConfigError: if one of those is wrong.
+        """
+        return self._service or self._make_service()
+
+    def _make_service(self) -> SessionService:
+        with self._lock:
+            if self._service is None:
+                cookie = SessionCookie(cookie_options(self._app))
+                options = session_options(self._app, self.settings)
+                keyring = make_keyring(self._app, self.settings.stores.values())
+                records = SessionRecords(self._app, self.session_store, keyring, options)
+                self._service = SessionService(records, cookie)
+            return self._service
+
+    def _guard(self, name: str, store: Store) -> Store:
+        """Keep an outage of a remote store from costing every request a timeout."""
+        if not store.remote:
+            return store
+
+        def on_down(error: StoreUnavailable) -> None:
+            logger.error("the %s store is down: %s", name, error)
+            signals.store_down.send(self._app, store=name, error=type(error).__name__)
+
+        def on_up() -> None:
+            logger.warning("the %s store is up again", name)
+            signals.store_up.send(self._app, store=name)
+
+        return GuardedStore(store, on_down=on_down, on_up=on_up)
+
+    def unit_of(self, environ: WSGIEnvironment) -> Unit:
+        """Return the unit of the request with this environ, made at first use."""
+        unit = environ.get(self._unit_key)
+        if unit is None:
+            unit = environ[self._unit_key] = Unit()
+        return t.cast("Unit", unit)
+
+    def _finisher(self) -> t.Callable[[Response], Response]:
+        """Return the function that ends a request. Flask calls a plain function faster than a method."""
+        unit_key = self._unit_key
+
+        def finish(response: Response) -> Response:
+            unit: Unit | None = request.environ.get(unit_key)
+            return response if unit is None or unit.closed else self._finish(unit, response)
+
+        return finish
+
+    def _finish(self, unit: Unit, response: Response) -> Response:
+        """Save or discard the request's unit. A failure to save is answered by the application's error handlers."""
+        if response.status_code >= 500 and not self.settings.keep_on_error:
+            unit.discard()
+            return response
+        try:
+            unit.save()
+        except Exception as error:
+            return self._app.make_response(self._app.handle_user_exception(error))
+        return response
+
+    def _answer_unavailable(self, error: StoreUnavailable) -> ResponseReturnValue:
+        """Answer 503, unless the application handles our errors in its own way."""
+        logger.warning("answered 503: %s", error)
+        for kind in (StoreError, StateError):
+            handler = self._app.error_handler_spec[None][None].get(kind)
+            if handler is not None:
+                return t.cast("ResponseReturnValue", self._app.ensure_sync(handler)(error))
+        unavailable = ServiceUnavailable("The state store cannot be reached.")
+        return self._app.handle_user_exception(unavailable)
+
+
+def current_wiring() -> Wiring:
+    """Return what the current application has of us.
+
+    :raises ConfigError: if it has nothing.
+    """
+    wiring = current_app.extensions.get(EXTENSION)
+    if not isinstance(wiring, Wiring):
+        raise ConfigError("this application has no Stateful; write `state = Stateful(app)` or `state.init_app(app)`")
+    return wiring

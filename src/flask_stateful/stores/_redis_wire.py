@@ -45,19 +45,20 @@ class Wire:
     def exchange(self, request: bytes, count: int) -> list[t.Any]:
         """Send a request and return its replies."""
         self._socket.sendall(request)
-        return [self._reply() for _ in range(count)]
+        replies: list[t.Any] = []
+        while len(replies) < count:
+            reply = self._reader.gets()
+            if reply is not _NOT_YET:
+                replies.append(reply)
+            elif received := self._socket.recv(_READ_SIZE):
+                self._reader.feed(received)
+            else:
+                raise ConnectionResetError("the server closed the connection")
+        return replies
 
     def close(self) -> None:
         """Close the connection; in a forked process, without the server's noticing."""
         self._connection.disconnect()
-
-    def _reply(self) -> t.Any:
-        while (reply := self._reader.gets()) is _NOT_YET:
-            received = self._socket.recv(_READ_SIZE)
-            if not received:
-                raise ConnectionResetError("the server closed the connection")
-            self._reader.feed(received)
-        return reply
 
 
 class WireLink(ClientLink):

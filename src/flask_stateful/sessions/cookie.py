@@ -58,6 +58,7 @@ class SessionCookie:
             samesite=options.samesite,
             partitioned=options.partitioned,
         )
-        # A shared cache must not hand one visitor's cookie to the next.
-        if "Cache-Control" not in response.headers:
-            response.headers["Cache-Control"] = "private"
+        # A shared cache must not hand one visitor's cookie to the next, whatever the view says about its page.
+        control = response.cache_control
+        if not control.no_store:
+            control.private, control.public, control.s_maxage = True, False, None

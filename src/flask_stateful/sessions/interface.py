@@ -48,14 +48,22 @@ class StatefulSessionInterface(SessionInterface):
         service = self._service()
         if not session.closed:
             self._unit_of(session.environ).join(session)
-        records, values = service.records, service.finder.values(session.environ)
+        values = service.finder.values(session.environ)
+        return service.records, self._first_alive(service.records, values)
+
+    @staticmethod
+    def _first_alive(records: SessionRecords, values: list[str]) -> Entry | None:
+        """Return the session of the first cookie that has one. A browser may have kept an old one for another path."""
+        first: Entry | None = None
         for value in values:
             identity = records.identities.recognise(value)
-            if identity is not None:
-                return records, records.open(identity)
-        if values:
+            entry = records.open(identity) if identity is not None else None
+            if entry is not None and entry.record is not None:
+                return entry
+            first = first or entry
+        if values and first is None:
             records.emit(signals.session_id_invalid, reason="forged")
-        return records, None
+        return first
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Set the cookie and the headers that go with it.

@@ -155,12 +155,13 @@ def reads(client: t.Any) -> int:
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_script_is_sent_once(server: Redis, link: str) -> None:
+def test_script_is_sent_once(redis_server: Redis, link: str) -> None:
     """Where the server has lost the scripts, each is sent once more, and nothing is done twice."""
-    with Proxy(server.port) as proxy:
+    with Proxy(redis_server.port) as proxy:
         store = LINKS[link](proxy.port)
         store.set("a", b"1")
-        assert server.ask("SCRIPT FLUSH") == b"+OK\r\n"
+        store.swap("a", b"other", b"2")
+        assert redis_server.ask("SCRIPT FLUSH") == b"+OK\r\n"
         proxy.reset()
         assert store.swap("a", b"1", b"2")
         assert store.incr("a", 1, 60) == 3
@@ -173,6 +174,25 @@ def test_script_is_sent_once(server: Redis, link: str) -> None:
         assert proxy.trips == 3
         assert b"redis.call" not in proxy.said
         store.close()
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_swap_is_left_to_servers_that_can(redis_server: Redis, valkey: Valkey, link: str) -> None:
+    """A server that compares by itself does so; one that cannot is asked for it once, and runs a script."""
+    for server, asked, scripts in ((valkey, 4, 0), (redis_server, 1, 4)):
+        server.ask("SET a 1")
+        with Proxy(server.port) as proxy:
+            store = LINKS[link](proxy.port)
+            store.touch("a")
+            proxy.reset()
+            assert store.swap("a", b"1", b"2")
+            assert not store.swap("a", b"1", b"3")
+            assert not store.swap("absent", b"", b"3")
+            assert store.swap("a", b"2", b"3", 60)
+            assert (store.get("a"), store.get("absent")) == (b"3", None)
+            assert proxy.said.count(b"\r\nIFEQ\r\n") == asked
+            assert proxy.said.count(b"\r\nEVALSHA\r\n") == scripts
+            store.close()
 
 
 # What lies in the server

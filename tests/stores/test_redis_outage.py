@@ -12,7 +12,7 @@ import redis.cluster
 import redis.sentinel
 
 from flask_stateful.errors import StoreError, StoreUnavailable
-from flask_stateful.stores._redis_client import ScriptMissing, explain
+from flask_stateful.stores._redis_client import NotUnderstood, explain
 from flask_stateful.stores.redis import RedisStore
 from flask_stateful.testing.conformance.crowd import in_processes
 from tests.services import Launch, Redis, Valkey
@@ -165,7 +165,8 @@ COMMANDS: dict[bytes, Callable[[RedisStore], object]] = {
     b"GET": lambda store: store.get("a"),
     b"SET": lambda store: store.set("a", b"1"),
     b"INCRBY": lambda store: store.incr("a"),
-    b"EVALSHA": lambda store: store.swap("a", b"1", b"2"),
+    b"IFEQ": lambda store: store.swap("a", b"1", b"2"),
+    b"EVALSHA": lambda store: store.touch("a"),
     b"PEXPIRE": lambda store: store.touch("a", 60),
     b"MGET": lambda store: store.get_many(["a", "b"]),
     b"UNLINK": lambda store: store.delete("a"),
@@ -500,7 +501,7 @@ def test_every_exception_of_the_libraries_is_mapped(package: str) -> None:
         error = kind.__new__(kind, "text of the library")
         found = explain(error)
         assert isinstance(found, StoreUnavailable) == (kind.__name__ in UNAVAILABLE), kind.__name__
-        assert isinstance(found, ScriptMissing) == (kind.__name__ == "NoScriptError"), kind.__name__
+        assert isinstance(found, NotUnderstood) == (kind.__name__ == "NoScriptError"), kind.__name__
         assert "text of the library" not in str(found)
 
 

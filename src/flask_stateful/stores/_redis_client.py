@@ -42,8 +42,8 @@ _HINTS = {
 _ECHO = re.compile(r",? (?:with args beginning|to execute|for command)\b.*", re.DOTALL)
 
 
-class ScriptMissing(StoreError):
-    """The server does not have the script that was called by its hash; nothing was done."""
+class NotUnderstood(StoreError):
+    """The server does not have the script that was called by its hash, or not that option; nothing was done."""
 
 
 class _Failures:
@@ -69,8 +69,8 @@ def explain(error: Exception) -> StoreError:
     code = str(error).partition(" ")[0]
     if code.isalpha() and code.isupper() and code != "ERR":
         names.insert(0, code)
-    if "NOSCRIPT" in names or "NoScriptError" in names:
-        return ScriptMissing("the Redis server does not have the script")
+    if "NOSCRIPT" in names or "NoScriptError" in names or str(error).removeprefix("ERR ") == "syntax error":
+        return NotUnderstood("the Redis server does not understand the command")
     decisive = next((name for name in names if name in _UNAVAILABLE or name in _REFUSED), None)
     if decisive in _UNAVAILABLE:
         return StoreUnavailable(f"the Redis server cannot be reached or is not ready ({names[0]})")

@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from tests import services
 from tests.services import Launch, MariaDB, Memcached, Missing, Postgres, Redis, Sentinel, Service, Valkey
 

@@ -1,4 +1,4 @@
-"""Stores that keep the contract and can do what the one in memory cannot: tell changes, cross processes, be given a client."""
+"""Stores that keep the contract and can do what memory cannot: tell changes, cross processes, be given a client."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def ttl_seconds(ttl: Ttl) -> float | None:
         return None
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
-    elif isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+    elif isinstance(ttl, bool) or not isinstance(ttl, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ttl must be seconds, a timedelta or None, not {type(ttl).__name__}")
     if not ttl > 0:
         raise ValueError(f"ttl must be more than 0 seconds, not {ttl}; None means for ever")

@@ -166,5 +166,3 @@ class ShowsWhatItHolds(MemoryStore):
 class HasNoName(MemoryStore):
     def __repr__(self) -> str:
         return "<Store>"
-
-

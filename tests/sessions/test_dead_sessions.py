@@ -10,7 +10,6 @@ from flask import abort, session
 
 from flask_stateful import Stateful, signals
 from flask_stateful.sessions.record import TOMBSTONE
-from flask_stateful.sessions.records import TOMBSTONE_TTL
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.redis import RedisStore
 from flask_stateful.testing import FakeClock
@@ -21,6 +20,7 @@ from .support import InterruptedStore, Visitor, session_cookies, stored_key
 Act: t.TypeAlias = Callable[[Stateful], object]
 
 IDLE_TIMEOUT = 1000
+TOMBSTONE_TTL = 10
 
 #: How a session ends, or moves to a new id, and whether the visitor has one afterwards.
 ENDINGS: dict[str, Act] = {
@@ -230,6 +230,21 @@ def test_session_expires_in_flight(
     assert visitor.ask(lambda: dict(session)) == {}
 
 
+def test_lifetime_is_over_in_flight(
+    clock: FakeClock, make_app: MakeApp, store: Store, make_visitor: MakeVisitor, state: Stateful
+) -> None:
+    """A session whose lifetime is over before it is saved ends, also where it was about to move to a new id."""
+    visitor = make_visitor(make_app(store, STATEFUL_SESSION_LIFETIME=IDLE_TIMEOUT))
+    visitor.visit(lambda: session.update(name="Ada"))
+    key, cookie = stored_key(visitor), visitor.cookie
+    late = visitor.start(lambda pause: (session["name"], pause(), state.sessions.rotate()))
+    clock.advance(IDLE_TIMEOUT)
+    assert late.finish().status_code == 200
+    assert visitor.cookie in (None, cookie)
+    assert store.get(key) in (None, TOMBSTONE)
+    assert set(store.scan("tests:session:")) <= {key}
+
+
 # In the very moment of saving
 
 
@@ -346,7 +361,22 @@ def test_failed_request_is_kept_on_demand(
     assert visitor.cookie not in (None, cookie)
 
 
+def test_failed_request_forgets_what_it_did(ada: Visitor, state: Stateful) -> None:
+    """After a 5xx the session shows what is stored to whoever still looks at it."""
+    with ada.client:
+        ada.visit(lambda: (session.update(late=1), session["list"].append(2), 1 / 0))
+        assert dict(session) == {"name": "Ada", "list": [1], "_permanent": True}
+
+
 # One request that ends a session and goes on
+
+
+def test_clear_unbinds_the_user(ada: Visitor, state: Stateful) -> None:
+    """What is written after clear() begins a session that nobody is logged in to, with nothing of the old one."""
+    cookie = ada.cookie
+    ada.visit(lambda: (session.clear(), session.update(new=1)))
+    assert ada.cookie not in (None, cookie)
+    assert ada.ask(lambda: (dict(session), state.user_id)) == ({"new": 1}, None)
 
 
 def test_logout_and_write_begins_another_session(ada: Visitor, state: Stateful) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -251,6 +252,19 @@ class TestMaking:
         assert int.from_bytes(header[68:72], "big") == _sqlite_file.APPLICATION_ID
         assert int.from_bytes(header[60:64], "big") == _sqlite_file.LAYOUT
 
+    def test_file_is_made_in_turn(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While the file is made nobody else has it open: closing what made it would drop their locks."""
+        free: list[bool] = []
+
+        def create(name: str) -> None:
+            with open(f"{path}-lock", "rb") as lock:
+                free.append(_writer_lock.try_lock(lock.fileno()))
+            _writer_lock.create_private(name)
+
+        monkeypatch.setattr(_sqlite_file, "create_private", create)
+        store.set("key", b"x")
+        assert free == [False]
+
     def test_first_start_of_many(self, tmp_path: Path, work: t.Callable[..., Worker]) -> None:
         """Processes and threads that make the same file at the same time all find it whole."""
         for attempt in range(3):
@@ -403,6 +417,15 @@ class TestForeignFiles:
         path.touch()
         store.set("key", b"x")
         assert store.get("key") == b"x"
+
+    def test_log_of_a_removed_file_is_not_played_back(self, tmp_path: Path, make: t.Callable[..., SQLiteStore]) -> None:
+        """Where a database was removed after a crash and its log was not, the store begins anew."""
+        make(path=tmp_path / "old").set("key", b"x")
+        shutil.copy(tmp_path / "old-wal", tmp_path / "new-wal")
+        store = make(path=tmp_path / "new")
+        assert store.get("key") is None
+        store.set("other", b"x")
+        assert list(store.scan("")) == ["other"]
 
     def test_opens_what_a_killed_checkpoint_left(self, tmp_path: Path, make: t.Callable[..., SQLiteStore]) -> None:
         """A database whose header counts pages that are only in the log is not taken for damaged."""
@@ -569,6 +592,36 @@ class TestTakingTurns:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with store._lent() as connection:
                 assert not connection.in_transaction
+
+    def test_file_system_without_locks(self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where files cannot be locked, the error says to move the file; once they can, writing works."""
+
+        def refuse(descriptor: int) -> t.NoReturn:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_writer_lock, "try_lock", refuse)
+            with pytest.raises(StoreError, match="move it to a local disk"):
+                store.set("key", b"x")
+        store.set("key", b"x")
+        assert store.get("key") == b"x"
+
+    def test_interrupted_wait_leaves_the_lock_free(
+        self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A signal's exception between taking the lock and writing leaves it free for other processes."""
+        take = _writer_lock.try_lock
+
+        def interrupt(descriptor: int) -> t.NoReturn:
+            take(descriptor)
+            raise KeyboardInterrupt
+
+        store.get("key")
+        monkeypatch.setattr(_writer_lock, "try_lock", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.set("key", b"x")
+        with open(f"{path}-lock", "rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_killed_process_frees_the_lock(self, path: Path, store: SQLiteStore, work: t.Callable[..., Worker]) -> None:
         """The lock of a process that is killed while it writes is free at once."""
@@ -936,6 +989,20 @@ class TestMaintenance:
         assert carried_over(path) == 1
         assert background_threads() == []
 
+    def test_close_twice_amid_a_read(
+        self, path: Path, make: t.Callable[..., SQLiteStore], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Where another program's read keeps the log from being carried over whole, closing is quiet all the same."""
+        store = make()
+        store.set("key", b"x")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM entries").fetchall()
+            store.set("key", b"y")
+            store.close()
+            store.close()
+        assert caplog.records == []
+
     def test_reading_starts_no_thread(self, store: SQLiteStore) -> None:
         """A store that only reads has no background thread."""
         store.get("key")
@@ -974,27 +1041,27 @@ class TestMaintenance:
         thread.join(PATIENCE)
         assert not thread.is_alive()
 
-    def test_log_starts_over_under_steady_writes(
-        self, path: Path, make: t.Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch
+    def test_long_log_starts_over(
+        self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock
     ) -> None:
-        """A log over its ceiling starts over even when another process writes whenever it may."""
+        """A log over its ceiling is copied while others write, and once more while nobody may; then it starts over."""
         monkeypatch.setattr(_sqlite_maintenance, "_LOG_CEILING", 100)
-        store, other = make(), make()
         checkpoint = _sqlite_maintenance._checkpoint
-
-        def write_after(connection: sqlite3.Connection) -> tuple[int, int]:
-            done = checkpoint(connection)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(lock, fcntl.LOCK_UN)
-                other.set("other", b"x")
-            return done
-
-        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", write_after)
+        others_may_write: list[bool] = []
         with open(f"{path}-lock", "a") as lock:
+
+            def watch(connection: sqlite3.Connection) -> tuple[int, int]:
+                free = _writer_lock.try_lock(lock.fileno())
+                others_may_write.append(free)
+                if free:
+                    _writer_lock.unlock(lock.fileno())
+                return checkpoint(connection)
+
+            monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", watch)
             for number in range(200):
                 store.set(f"key:{number}", b"x")
             store._maintenance.round()
+        assert others_may_write == [True, True, False]
         store.set("key", b"x")
         assert log_pages(store) < 10
 

@@ -30,6 +30,7 @@ _DENIED = _Kind(
     StoreError,
     "{path} cannot be written: give this user the right to write the file and its folder, or write another path",
 )
+_UNLOCKABLE = _Kind(StoreError, "{path} lies on a file system that has no locks: move it to a local disk")
 _FULL = _Kind(StoreError, "the disk that holds {path} is full: free some space on it")
 _DAMAGED = _Kind(
     StoreError,
@@ -64,6 +65,8 @@ _SYSTEM = {
     errno.EMFILE: _UNOPENED,
     errno.ENFILE: _UNOPENED,
     errno.ENOSPC: _FULL,
+    errno.ENOLCK: _UNLOCKABLE,
+    errno.ENOTSUP: _UNLOCKABLE,
 }
 
 

@@ -91,6 +91,7 @@ class Maintenance:
             self._worker.end()
         if self.is_due():
             self.round()
+        self._forget()
 
     def before_fork(self) -> None:
         """Nothing; the connections wait for a round to end."""
@@ -103,8 +104,11 @@ class Maintenance:
         if self._worker is not None:
             self._worker.disown()
         self._worker = None
-        self._pages, self._unfinished, self._braking = 0, False, False
+        self._forget()
         self._purge.removed = 0
+
+    def _forget(self) -> None:
+        self._pages, self._unfinished, self._braking = 0, False, False
 
     def _start(self) -> None:
         self._worker = _Worker(self)

@@ -74,19 +74,30 @@ class WriterLock:
         if not self._threads.acquire(blocking=False) and not clock.acquire(self._threads, self._timeout):
             raise self._out_of_time()
         try:
-            while not try_lock(self._open()):
-                if clock.monotonic() >= deadline:
-                    raise self._out_of_time()
-                clock.wait(_PAUSE)
+            self._lock_file(deadline)
         except BaseException:
+            self._close()  # which frees it, should it have been taken
             self._threads.release()
             raise
 
     def __exit__(self, *exception: object) -> None:
         try:
-            unlock(self._open())
+            if self._descriptor is not None:
+                unlock(self._descriptor)
         finally:
             self._threads.release()
+
+    def _lock_file(self, deadline: float) -> None:
+        try:
+            if self._descriptor is None:
+                create_private(self._path)
+                self._descriptor = os.open(self._path, os.O_RDWR)
+            while not try_lock(self._descriptor):
+                if clock.monotonic() >= deadline:
+                    raise self._out_of_time()
+                clock.wait(_PAUSE)
+        except OSError as error:
+            raise store_error(error, self._path) from error
 
     def close(self) -> None:
         """Close the file as soon as nobody here writes; the next use opens it again."""
@@ -107,16 +118,6 @@ class WriterLock:
         """
         self._threads = threading.Lock()
         self._close()
-
-    def _open(self) -> int:
-        """Return the descriptor of the file; the caller holds the threads' lock."""
-        if self._descriptor is None:
-            try:
-                create_private(self._path)
-                self._descriptor = os.open(self._path, os.O_RDWR)
-            except OSError as error:
-                raise store_error(error, self._path) from error
-        return self._descriptor
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

@@ -206,6 +206,13 @@ class TestPlan:
             name for name, call in keyed.items() if outcome(lambda call=call: call("other")) is StoreUnavailable
         ] == []
 
+    def test_keys_of_a_batch_are_kept(self, store: FaultyStore, inner: MemoryStore) -> None:
+        """A fault that looks at the keys of a batch, or does it twice, leaves them for the store inside."""
+        store.fail(Fault("duplicated", ("get_many", "delete_many"), key="other"))
+        assert store.get_many(iter(["other", "key"])) == {"key": b"value"}
+        store.delete_many(iter(["other", "key"]))
+        assert inner.get("key") is None
+
     @pytest.mark.parametrize(("nth", "failing"), [(2, [2]), (range(1, 4), [1, 2, 3]), ({1, 5}, [1, 5])])
     def test_only_some_calls(self, store: FaultyStore, nth: t.Any, failing: list[int]) -> None:
         """A fault at the nth call counts only the calls it is about."""

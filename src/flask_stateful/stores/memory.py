@@ -12,8 +12,8 @@ from ..errors import StoreError
 from ._forks import tell_of_forks
 from .base import Store, Ttl, parse_counter, require_key, ttl_seconds
 
-#: How many keys each write looks at to find expired ones. With 2, at most a third of what is kept is dead: while the
-#: hand goes around n keys, n / 2 writes can happen.
+#: How many keys each write looks at to find dead ones. With 2 it takes n / 2 writes to go around n keys, so that no more
+#: than half of them are dead as long as keys die no faster than they are written.
 _STEPS = 2
 
 #: How many keys a purge looks at before it lets other writers in.

@@ -113,7 +113,10 @@ class Session(SessionMixin):
         except DecodeError:
             if self._entry is not None and self._entry.record is not None:
                 self._records.drop_corrupt(self._entry, self._entry.record.data)
-            self._reset()
+            # What this request has done is whole, and begins another session.
+            own, self._items = self._items.assigned_values(), TrackedItems({})
+            for name, value in own.items():
+                self._items.assign(name, value)
             raise KeyError(key) from None
 
     def __contains__(self, key: object) -> bool:

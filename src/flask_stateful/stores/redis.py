@@ -58,7 +58,11 @@ class RedisStore(Store):
 
     A client that is given is used as it is, with its own connections, time limits and retries, and is not closed. By
     itself redis-py repeats what failed, with pauses: ``retry=Retry(NoBackoff(), 0)`` keeps an outage short.
-    :meth:`from_url` opens one that never sends a command twice, and takes a shorter way to a single server.
+    Neither library's pool survives a fork while other threads use it. :meth:`from_url` opens one that does, never sends a
+    command twice, and takes a shorter way to a single server.
+
+    In a cluster, calls on many keys are one round trip with each node, and the client asks again for what a node failed
+    to answer.
 
     :param client: ``redis.Redis``, ``redis.RedisCluster``, what a ``redis.Sentinel`` returns as master, or the same
         of valkey-py.

@@ -116,10 +116,6 @@ class TestValkeyClient(TestValkey):
     def make_store(self, tmp_path: Path) -> Store:
         return RedisStore(valkey_py.Valkey.from_url(self.url))
 
-    def test_works_after_a_fork_amid_writes(self, store: Store) -> None:
-        """A child of a process with busy threads hangs in valkey-py, whose pool keeps a lock that one of them held."""
-        pytest.skip("valkey-py's own connection pool does not survive that")
-
 
 class TestCluster(RedisConformance):
     """A cluster of three nodes."""

@@ -56,10 +56,10 @@ class RedisStore(Store):
 
     Keys and values lie there as they are, with the server's own expiry.
 
-    A client that is given is used as it is, with its own connections, time limits and retries, and is not closed. By
-    itself redis-py repeats what failed, with pauses: ``retry=Retry(NoBackoff(), 0)`` keeps an outage short. And its pool
-    may not survive a fork while other threads use it. :meth:`from_url` opens what does, never sends a command twice, and
-    takes a shorter way to a single server.
+    A client that is given is used as it is, with its own connections, time limits and retries, and is not closed.
+    By itself redis-py repeats what failed, with pauses: ``retry=Retry(NoBackoff(), 0)`` keeps an outage short; and its
+    pool may not survive a fork while other threads use it. :meth:`from_url` opens what does, never sends a command
+    twice, and takes a shorter way to a single server.
 
     In a cluster, calls on many keys are one round trip with each node, and the client asks again for what a node failed
     to answer.

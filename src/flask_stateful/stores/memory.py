@@ -12,7 +12,7 @@ from ..errors import StoreError
 from ._forks import tell_of_forks
 from .base import Store, Ttl, parse_counter, require_key, ttl_seconds
 
-#: How many keys each write looks at to find dead ones. With 2 it takes n / 2 writes to go around n keys, so that no more
+#: How many keys each write looks at to find dead ones. With 2 it takes n / 2 writes to go around n keys, so no more
 #: than half of them are dead as long as keys die no faster than they are written.
 _STEPS = 2
 

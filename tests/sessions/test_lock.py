@@ -176,15 +176,17 @@ def test_nested_lock_does_nothing(interruptible: Visitor, interrupted: Interrupt
 
 
 def test_lock_of_a_new_session(visitor: Visitor, state: Stateful) -> None:
-    """A visitor without a session can work under the lock, nested too, and has a session afterwards."""
+    """A visitor without a session has one after the lock, nested or not, whatever becomes of the request."""
 
     def view() -> None:
         with state.sessions.lock():
             with state.sessions.lock():
                 session["count"] = 1
             session["count"] += 1
+        raise RuntimeError
 
     response = visitor.visit(view)
+    assert response.status_code == 500
     assert len(session_cookies(response)) == 1
     assert visitor.ask(lambda: session["count"]) == 2
 

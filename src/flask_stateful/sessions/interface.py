@@ -82,7 +82,7 @@ class StatefulSessionInterface(SessionInterface):
         session.close()
 
     def _send_cookie(self, session: Session, response: Response) -> None:
-        if session.outcome is Outcome.UNCHANGED:
+        if session.outcome in (Outcome.UNCHANGED, Outcome.DEAD):
             return
         service, entry = self._service(), session.entry
         is_secure = session.environ.get("wsgi.url_scheme") == "https"
@@ -98,8 +98,6 @@ class StatefulSessionInterface(SessionInterface):
         """Tell whether the browser needs the cookie again. It gets it only when the store has just confirmed it."""
         if session.outcome is Outcome.MOVED:
             return True
-        if session.outcome not in (Outcome.SAVED, Outcome.RENEWED):
-            return False
         refresh = session.outcome is Outcome.SAVED or self._service().cookie.options.refresh
         return entry.id.stale or session.recookie or (session.permanent and refresh)
 

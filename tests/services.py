@@ -23,6 +23,7 @@ import importlib.util
 import os
 import pwd
 import random
+import select
 import shutil
 import signal
 import socket
@@ -189,7 +190,8 @@ class Service(abc.ABC):
     def _end(self, number: signal.Signals) -> None:
         if self.process is None:
             return
-        if self.running:
+        ran = self.running
+        if ran:
             os.kill(self.process.pid, number)
             self._signal(signal.SIGCONT)
         try:
@@ -201,6 +203,16 @@ class Service(abc.ABC):
             self._signal(signal.SIGKILL)
         _tell_reaper("-", self.process.pid)
         self.process = None
+        if ran:
+            self._wait_for_silence()
+
+    def _wait_for_silence(self) -> None:
+        """Wait until the server's children, which nobody here can wait for, have let go of the port."""
+        for _ in range(_PATIENCE * 50):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return
+            select.select([], [], [], 0.02)
 
     @property
     def identity(self) -> dict[str, t.Any]:

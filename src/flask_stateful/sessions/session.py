@@ -46,7 +46,7 @@ class Session(SessionMixin):
     _records: SessionRecords
     _entry: Entry | None
     _change: Change
-    _failure: StoreError | None
+    _failure: Exception | None
     #: What became of the session, for the cookie.
     outcome: Outcome
     #: Whether the cookie turns from one for this browser session into a permanent one, or back.
@@ -63,7 +63,7 @@ class Session(SessionMixin):
         self.outcome, self.recookie = Outcome.UNCHANGED, False
         try:
             self._records, self._entry = self._opener(self)
-        except StoreError as error:
+        except Exception as error:
             self._failure = error
             raise
         finally:

@@ -384,11 +384,17 @@ def test_h41_asynchronous_views(store: Store, kind: type[Flask]) -> None:
 
     @app.get("/")
     async def view() -> dict[str, t.Any]:
-        async def task(name: str) -> None:
-            await asyncio.sleep(0)
-            session[name] = True
+        met = asyncio.Event()
 
-        await asyncio.gather(task("a"), task("b"))
+        async def wait() -> None:
+            await met.wait()
+            session["a"] = True
+
+        async def meet() -> None:
+            session["b"] = True
+            met.set()
+
+        await asyncio.gather(wait(), meet())
         session["seen"].append("view")
         return dict(session)
 

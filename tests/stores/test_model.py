@@ -51,6 +51,11 @@ class StoreMachine(RuleBasedStateMachine):
     def write(self, key: str, value: bytes, ttl: float | None) -> None:
         self.model[key] = value, math.inf if ttl is None else clock.now() + ttl
 
+    def forget(self, key: str) -> None:
+        # What has expired may be there until it is purged, deleted or not.
+        if key in self.live():
+            del self.model[key]
+
     @rule(span=spans)
     def time_passes(self, span: float) -> None:
         self.time.advance(span)
@@ -78,7 +83,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def delete(self, key: str) -> None:
         self.store.delete(key)
-        self.model.pop(key, None)
+        self.forget(key)
 
     @rule(key=keys, ttl=ttls)
     def touch(self, key: str, ttl: float | None) -> None:
@@ -111,7 +116,7 @@ class StoreMachine(RuleBasedStateMachine):
     def delete_many(self, some: list[str]) -> None:
         self.store.delete_many(iter(some))
         for key in some:
-            self.model.pop(key, None)
+            self.forget(key)
 
     @rule(some=st.lists(keys))
     def get_many(self, some: list[str]) -> None:

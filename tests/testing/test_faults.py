@@ -356,11 +356,12 @@ class TestStandingIn:
 
         class Evicting(MemoryStore):
             shared = True
+            persistent = True
             remote = True
             durable = False
 
         for inner in (Evicting(max_value_bytes=7), MemoryStore(), FileStore(tmp_path / "store.json")):
-            names = ("abilities", "shared", "remote", "durable", "max_value_bytes")
+            names = ("abilities", "shared", "persistent", "remote", "durable", "max_value_bytes")
             store = FaultyStore(inner)
             assert [getattr(store, name) for name in names] == [getattr(inner, name) for name in names]
             assert repr(store) == f"<FaultyStore for {inner!r}>"

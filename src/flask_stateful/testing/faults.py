@@ -143,7 +143,8 @@ class FaultyStore(Store):
         self.active = True
         self.max_value_bytes = inner.max_value_bytes
         # Stores declare these for their class; here they depend on the inner store.
-        vars(self).update(abilities=inner.abilities, shared=inner.shared, remote=inner.remote)
+        declared = ("abilities", "shared", "persistent", "remote")
+        vars(self).update({name: getattr(inner, name) for name in declared})
         self._plan: list[_Planned] = []
         self.fail(*faults)
 

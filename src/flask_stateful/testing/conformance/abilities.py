@@ -56,9 +56,9 @@ class AbilityRules(Suite):
             assert list(store.scan("")) == []
 
     def test_limits_are_numbers(self, store: Store) -> None:
-        """A store says how long a value may be, whether it keeps everything, and whether others can share it."""
+        """A store says how long a value may be, whether it keeps everything, and for whom."""
         assert store.max_value_bytes >= 1024
-        assert {type(store.durable), type(store.shared), type(store.remote)} == {bool}
+        assert {type(flag) for flag in (store.durable, store.shared, store.persistent, store.remote)} == {bool}
 
 
 class ScanRules(Suite):

@@ -68,6 +68,8 @@ class Tracking(RuleBasedStateMachine):
         #: What the items should hold.
         self.mine: dict[str, t.Any] = {}
         self.deleted: set[str] = set()
+        #: Whether ours were laid over theirs, which may put keys in either's order.
+        self.laid = False
         self.items = TrackedItems({})
 
     @rule(key=KEYS, value=VALUES)
@@ -134,11 +136,15 @@ class Tracking(RuleBasedStateMachine):
         self.deleted -= changed.keys()
         self.known = copy.deepcopy(self.theirs)
         self.items.rebase(stored(self.theirs), keep_changes=True)
+        self.laid = True
 
     @rule()
     def save(self) -> None:
-        merged = {key: value for key, value in self.theirs.items() if key not in self.items.deleted}
+        merged = {key: value for key, value in self.theirs.items() if key not in self.items.removed()}
         merged |= {key: loads(encoded) for key, encoded in self.items.changes().items()}
+        if not self.laid and list(self.theirs) == list(self.known):
+            assert list(merged) == list(self.mine)
+        self.laid = False
         self.theirs, self.known, self.mine = merged, copy.deepcopy(merged), copy.deepcopy(merged)
         self.deleted = set()
         self.items.rebase(stored(merged), keep_changes=False)
@@ -147,12 +153,15 @@ class Tracking(RuleBasedStateMachine):
     @rule()
     def forget(self) -> None:
         self.items = TrackedItems(stored(self.theirs))
+        self.laid = False
         self.known, self.mine, self.deleted = copy.deepcopy(self.theirs), copy.deepcopy(self.theirs), set()
 
     @invariant()
     def what_has_changed_is_known(self) -> None:
-        assert self.items.changes() == self.differences()
-        assert self.items.deleted == self.deleted
+        changes, differences, removed = self.items.changes(), self.differences(), self.items.removed()
+        assert {key: encoded for key, encoded in changes.items() if key in differences} == differences
+        assert changes.keys() - differences.keys() <= removed, "what is the same is saved only if it has moved"
+        assert removed - changes.keys() == self.deleted & self.known.keys()
 
     @invariant()
     def the_keys_are_those_of_a_dict(self) -> None:

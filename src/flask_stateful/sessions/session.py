@@ -259,7 +259,7 @@ class Session(SessionMixin):
 
     def _difference(self) -> Change:
         self._change.assigned = self._items.changes()
-        self._change.deleted = self._items.deleted
+        self._change.deleted = self._items.removed()
         return self._change
 
     def save(self, *, rounds: int = MAX_ROUNDS) -> None:

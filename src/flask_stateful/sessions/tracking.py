@@ -24,7 +24,7 @@ class TrackedItems:
         self.stored = stored
         #: Live values, and encoded ones that nobody has looked at.
         self.values: dict[str, t.Any] = dict(stored)
-        #: Keys that were removed.
+        #: Keys that were removed, also those that were assigned again after that: they have moved to the end.
         self.deleted: set[str] = set()
         self._assigned: set[str] = set()
         #: Keys whose value was looked at and can change in place.
@@ -58,7 +58,6 @@ class TrackedItems:
             )
         self.values[key] = value
         self._assigned.add(key)
-        self.deleted.discard(key)
         if type(value) in FROZEN:
             self._encoded[key] = encoded
         else:
@@ -74,7 +73,7 @@ class TrackedItems:
         return {key: self.values[key] for key in self._assigned & self.values.keys()}
 
     def changes(self) -> dict[str, bytes]:
-        """Return the encodings of those values that differ from what is stored.
+        """Return the encodings of those values that differ from what is stored, or stand in another place.
 
         :raises EncodeError: if a value was changed in place to something that cannot be encoded.
         :raises StateConflict: if a value that :meth:`rebase` has replaced was changed.
@@ -82,11 +81,27 @@ class TrackedItems:
         if not (self._assigned or self._viewed or self._orphans):
             return {}
         self._require_no_orphan_changes()
+        moved = self._moved()
         return {
             key: encoded
             for key, encoded in self._encodings().items()
-            if key not in self.stored or bytes(self.stored[key]) != encoded
+            if key not in self.stored or key in moved or bytes(self.stored[key]) != encoded
         }
+
+    def removed(self) -> set[str]:
+        """Return the stored keys that are gone, or stand in another place."""
+        if not self.deleted:
+            return set()
+        return {key for key in self.deleted & self.stored.keys() if key not in self.values} | self._moved()
+
+    def _moved(self) -> set[str]:
+        """Return the keys that were removed and assigned again, if that has changed the order of keys."""
+        again = self.deleted & self.values.keys() & self.stored.keys()
+        if not again:
+            return again
+        kept = [key for key in self.stored if key in self.values]
+        added = [key for key in self.values if key not in self.stored]
+        return set() if list(self.values) == kept + added else again
 
     def rebase(self, stored: Mapping[str, Raw], *, keep_changes: bool) -> None:
         """Go on from what the store holds now.
@@ -99,6 +114,9 @@ class TrackedItems:
         changed = self.changes().keys() if keep_changes else set[str]()
         self.__init__(stored)  # type: ignore[misc]
         self._orphans = orphans
+        if keep_changes:
+            for key in deleted & stored.keys():
+                self.delete(key)
         for key, encoded in before.items():
             if key in changed:
                 self.assign(key, values[key])
@@ -107,9 +125,6 @@ class TrackedItems:
                 self._viewed.add(key)
             else:
                 self._orphans.append((key, values[key], encoded))
-        if keep_changes:
-            for key in deleted & self.values.keys():
-                self.delete(key)
 
     def _encodings(self) -> dict[str, bytes]:
         """Return the encodings that all values which may have changed have now, in the order of their keys."""

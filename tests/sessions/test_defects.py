@@ -126,9 +126,12 @@ COOKIE = {
 }
 
 
-def test_b07_cookie_is_removed_as_it_was_set(make_app: MakeApp, make_visitor: MakeVisitor, store: Store) -> None:
+@pytest.mark.parametrize("config", [COOKIE, COOKIE | {"SESSION_COOKIE_PARTITIONED": False}, {}])
+def test_b07_cookie_is_removed_as_it_was_set(
+    make_app: MakeApp, make_visitor: MakeVisitor, store: Store, config: dict[str, t.Any]
+) -> None:
     """B7: the removal has every option of the cookie, without which a browser ignores it."""
-    visitor = make_visitor(make_app(store, **COOKIE))
+    visitor = make_visitor(make_app(store, **config))
     set_by = visitor.visit(lambda: session.update(name="Ada"), base_url="https://localhost")
     removed_by = visitor.visit(lambda: session.clear(), base_url="https://localhost")
     assert cookie_options(removed_by) == cookie_options(set_by)

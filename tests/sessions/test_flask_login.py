@@ -17,7 +17,7 @@ from flask_stateful.stores.base import Store
 from flask_stateful.testing import login
 
 from .conftest import MakeApp, MakeVisitor
-from .support import Visitor, session_cookies
+from .support import Visitor, add_view, session_cookies
 
 REMEMBER = "remember_token"
 
@@ -355,3 +355,15 @@ def test_two_applications(make_app: MakeApp, make_visitor: MakeVisitor, state: S
     assert [who(visitor, state) for visitor in visitors] == [("ada", "ada"), ("grace", "grace")]
     visitors[0].visit(lambda: logout_user())
     assert [who(visitor, state) for visitor in visitors] == [(None, None), ("grace", "grace")]
+
+
+def test_application_without_us(app: Flask) -> None:
+    """An application of the same process that has Flask-Login, but not us, goes its own way."""
+    other = Flask(__name__)
+    other.config.update(SECRET_KEY="a secret of 32 characters at least")
+    add_login_manager(other)
+    add_view(other)
+    visitor = Visitor(other)
+    assert visitor.visit(lambda: (login_user(User("ada")), flask_login.confirm_login())).status_code == 200
+    assert visitor.visit(lambda: current_user.get_id()).text == "ada"
+    assert visitor.visit(lambda: logout_user()).status_code == 200

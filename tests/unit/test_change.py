@@ -11,7 +11,6 @@ from flask_stateful.sessions.manager import require_user_id
 from flask_stateful.sessions.record import Header, RecordSeal
 
 STORED = {"a": Raw(dumps(1)), "b": Raw(dumps(2)), "c": Raw(dumps(3))}
-HEADER = Header("handle", "ada", 0.0, 0.0, 1.0, "", "")
 
 
 def applied(change: Change) -> dict[str, bytes]:
@@ -34,10 +33,9 @@ def test_only_what_was_changed_is_touched() -> None:
 
 
 def test_cleared_keeps_only_what_was_assigned_since() -> None:
-    """A cleared session has nothing of the stored one, and no user."""
+    """A cleared session has nothing of the stored one."""
     change = Change(assigned={"a": dumps(7)}, cleared=True)
     assert applied(change) == {"a": dumps(7)}
-    assert change.user_of(HEADER) is None
     assert change.moves
 
 
@@ -56,13 +54,6 @@ def test_every_kind_of_change_counts(change: Change, moves: bool) -> None:
     """Each kind of change is one, and those that need a new id say so."""
     assert change
     assert change.moves is moves
-
-
-def test_user_is_who_logged_in_last() -> None:
-    """The user is the one who logged in now, else the one who was bound, unless the session was cleared."""
-    assert Change().user_of(HEADER) == "ada"
-    assert Change(login="eve").user_of(HEADER) == "eve"
-    assert Change(login="eve", cleared=True).user_of(HEADER) == "eve"
 
 
 @pytest.mark.parametrize(

@@ -427,7 +427,9 @@ class TestForeignFiles:
         store.set("other", b"x")
         assert list(store.scan("")) == ["other"]
 
-    def test_opens_what_a_killed_checkpoint_left(self, tmp_path: Path, make: t.Callable[..., SQLiteStore]) -> None:
+    def test_opens_what_a_killed_checkpoint_left(
+        self, tmp_path: Path, make: t.Callable[..., SQLiteStore], fake: FakeClock
+    ) -> None:
         """A database whose header counts pages that are only in the log is not taken for damaged."""
         store = make(path=tmp_path / "whole")
         store.get("key")
@@ -912,10 +914,11 @@ class TestBuckets:
         assert sizes[6:] == sorted(sizes[6:], reverse=True)
         assert (sizes[6] < 200, sizes[-1]) == (True, 10)
 
-    def test_renewal_writes_one_page(self, store: SQLiteStore) -> None:
+    def test_renewal_writes_one_page(self, make: t.Callable[..., SQLiteStore], fake: FakeClock) -> None:
         """Among ten thousand rows, a renewal appends one page to the log; moving a row to another bucket more."""
-        store.set_many({f"session:{number:040}": b"x" * 200 for number in range(10_000)}, MONTH)
-        pages = []
+        with contextlib.closing(make()) as filled:
+            filled.set_many({f"session:{number:040}": b"x" * 200 for number in range(10_000)}, MONTH)
+        store, pages = make(), []
         for ttl in (2 * MONTH, 10):
             log_pages(store)  # all is carried over, and the next write starts the log over
             store.set(f"session:{5000:040}", b"y" * 200, ttl)
@@ -1087,7 +1090,7 @@ class TestMaintenance:
         assert spent == pytest.approx([0, price, 0])
 
     def test_failure_is_logged_once(
-        self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fake: FakeClock
     ) -> None:
         """Of failures in a row the first is logged, without a value; the work is tried again and done."""
         store.set("secret key", b"secret value")
@@ -1138,7 +1141,7 @@ class TestMaintenance:
             assert rows(path, "SELECT count(*) FROM entries") == [(100,)]
 
     def test_file_that_was_removed(
-        self, path: Path, make: t.Callable[..., SQLiteStore], caplog: pytest.LogCaptureFixture
+        self, path: Path, make: t.Callable[..., SQLiteStore], caplog: pytest.LogCaptureFixture, fake: FakeClock
     ) -> None:
         """A store whose file was removed begins anew soon, and says so."""
         store, other = make(), make()
@@ -1172,7 +1175,7 @@ class TestCheck:
         (problem,) = store.check()
         assert f"{path} lies on a network file system (nfs4)" in problem
 
-    def test_no_log(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_log(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock) -> None:
         """Where SQLite cannot keep a log the store works, and a check says so."""
         connect = _sqlite_file.DatabaseFile._connect
         monkeypatch.setattr(

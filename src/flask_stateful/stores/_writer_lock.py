@@ -17,7 +17,9 @@ from ..errors import StoreUnavailable
 from ._forks import tell_of_forks
 from ._sqlite_errors import store_error
 
-#: Seconds between two tries; about the shortest sleep there is.
+#: Whoever finds the lock taken tries so often at once, about as long as one write takes (30 µs), before it pauses.
+_TRIES = 20
+#: Seconds of a pause, about the shortest there is: after it, more than 100 µs have passed.
 _PAUSE = 0.00002
 
 if sys.platform == "win32":  # no flock there: SQLite's own lock has to do
@@ -92,12 +94,15 @@ class WriterLock:
             if self._descriptor is None:
                 create_private(self._path)
                 self._descriptor = os.open(self._path, os.O_RDWR)
-            while not try_lock(self._descriptor):
+            while not (try_lock(self._descriptor) or self._try_at_once(self._descriptor)):
                 if clock.monotonic() >= deadline:
                     raise self._out_of_time()
                 clock.wait(_PAUSE)
         except OSError as error:
             raise store_error(error, self._path) from error
+
+    def _try_at_once(self, descriptor: int) -> bool:
+        return any(try_lock(descriptor) for _ in range(_TRIES))
 
     def close(self) -> None:
         """Close the file as soon as nobody here writes; the next use opens it again."""

@@ -209,6 +209,14 @@ def test_equal_values_encode_to_equal_bytes(value: t.Any) -> None:
     assert dumps(again) == dumps(value)
 
 
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_sets_encode_to_equal_bytes_whatever_their_order(kind: type[t.Any]) -> None:
+    """Equal sets whose items come in another order, as the order of filling has it, have the same encoding."""
+    one, other = kind([0, 8, 16]), kind([16, 8, 0])
+    assert list(one) != list(other)
+    assert dumps(one) == dumps(other)
+
+
 @given(values(), values())
 @example([1], (1,))
 @example({1: 2}, {"1": 2})

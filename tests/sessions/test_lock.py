@@ -327,6 +327,40 @@ def test_lost_lock_and_another_writer(clock: FakeClock, interruptible: Visitor, 
     assert interruptible.ask(lambda: session["count"]) == 1
 
 
+def test_lost_lock_that_was_granted_slowly(
+    clock: FakeClock, interruptible: Visitor, interrupted: InterruptedStore, state: Stateful
+) -> None:
+    """The time of a lock counts from when it was asked for, since the answer may have taken long."""
+    key = lock_key(interruptible)
+
+    def view() -> None:
+        with state.sessions.lock():
+            session["count"] += 1
+            clock.advance(LOCK_TIMEOUT * 0.4)
+            interrupted.delete(key)
+            interruptible.visit(lambda: count_one(state))
+
+    interrupted.after("add", lambda: clock.advance(LOCK_TIMEOUT * 0.6))
+    assert interruptible.visit(view).status_code == 409
+    assert interruptible.ask(lambda: session["count"]) == 1
+
+
+def test_lock_that_is_free_at_the_last_moment(
+    clock: FakeClock, interruptible: Visitor, interrupted: InterruptedStore, state: Stateful
+) -> None:
+    """Who waits for a lock asks once more when the time is over, so that a slow answer is no LockTimeout."""
+    key = lock_key(interruptible)
+    interrupted.set(key, b"killed", 3600)
+
+    def slow_answer() -> None:
+        clock.advance(LOCK_TIMEOUT)
+        interrupted.delete(key)
+
+    interrupted.after("add", slow_answer)
+    assert interruptible.visit(lambda: count_one(state)).status_code == 200
+    assert interruptible.ask(lambda: session["count"]) == 1
+
+
 def test_lock_held_for_long(clock: FakeClock, interruptible: Visitor, state: Stateful) -> None:
     """A lock that is still held after most of its time lets other writers in who do not ask for it, and merges."""
 

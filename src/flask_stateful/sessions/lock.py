@@ -36,15 +36,19 @@ class StoreLock:
         :raises LockTimeout: if it was not free in time.
         """
         deadline, pause = clock.monotonic() + self._timeout, _FIRST_PAUSE
-        while not self._store.add(self._key, self._mine, self._lease):
-            if clock.monotonic() >= deadline:
+        while True:
+            # Counted from here, the lease ends no later than in the store, however late its answer comes. And the last
+            # attempt begins after the deadline, when one who had the lock before us and was killed has lost it.
+            self._since = clock.monotonic()
+            if self._store.add(self._key, self._mine, self._lease):
+                return
+            if self._since >= deadline:
                 raise LockTimeout(
                     f"another request has held this session's lock for {self._timeout:g} seconds; hold it for less time"
                     " or raise STATEFUL_LOCK_TIMEOUT"
                 )
             clock.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        self._since = clock.monotonic()
 
     def is_held(self) -> bool:
         """Tell whether the lock has been held all along; if not, another may have had it meanwhile.

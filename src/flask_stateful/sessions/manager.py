@@ -12,8 +12,8 @@ from flask import current_app, g
 from flask import session as flask_session
 
 from ..errors import ConfigError
+from ..locks import StoreLock
 from ..stores.base import is_key
-from .lock import StoreLock
 from .records import MAX_ROUNDS
 from .session import Session
 
@@ -120,7 +120,11 @@ class SessionManager:
                 _save(session, rounds=MAX_ROUNDS)
             return
         timeout = session.records.options.lock_timeout
-        lock = StoreLock(session.records.store, f"{entry.id.key}:lock", timeout=timeout, lease=timeout)
+        busy = (
+            f"another request has held this session's lock for {timeout:g} seconds; hold it for less time or raise"
+            " STATEFUL_LOCK_TIMEOUT"
+        )
+        lock = StoreLock(session.records.store, f"{entry.id.key}:lock", busy, timeout=timeout, lease=timeout)
         lock.acquire()
         session.locked = True
         try:

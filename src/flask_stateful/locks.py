@@ -6,9 +6,9 @@ import contextlib
 import secrets
 import typing as t
 
-from .. import clock
-from ..errors import LockTimeout, StoreError
-from ..stores.base import Store
+from . import clock
+from .errors import LockTimeout, StoreError
+from .stores.base import Store
 
 _RELEASED: t.Final = b""
 _FIRST_PAUSE: t.Final = 0.001
@@ -18,13 +18,15 @@ _LONGEST_PAUSE: t.Final = 0.02
 class StoreLock:
     """A lock that its holder must give back within ``lease`` seconds, or lose: a killed process blocks nobody for long.
 
+    :param busy: what the error says when the lock is not free in time.
     :param timeout: how long to wait for it, in seconds.
     :param lease: how long it is held at most, in seconds.
     """
 
-    def __init__(self, store: Store, key: str, *, timeout: float, lease: float) -> None:
+    def __init__(self, store: Store, key: str, busy: str, *, timeout: float, lease: float) -> None:
         self._store = store
         self._key = key
+        self._busy = busy
         self._timeout = timeout
         self._lease = lease
         self._mine = secrets.token_bytes(16)
@@ -43,10 +45,7 @@ class StoreLock:
             if self._store.add(self._key, self._mine, self._lease):
                 return
             if self._since >= deadline:
-                raise LockTimeout(
-                    f"another request has held this session's lock for {self._timeout:g} seconds; hold it for less time"
-                    " or raise STATEFUL_LOCK_TIMEOUT"
-                )
+                raise LockTimeout(self._busy)
             clock.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -54,8 +54,8 @@ class DatabaseFile:
     def __init__(self, path: str, *, timeout: float, durability: Durability) -> None:
         self.path = path
         self.writer = WriterLock(f"{path}-lock", timeout)
-        self._timeout = timeout
-        self._durability = durability
+        self.timeout = timeout
+        self.durability: Durability = durability
         self._opened: tuple[int, int] | None = None
 
     def open(self) -> sqlite3.Connection:
@@ -113,7 +113,7 @@ class DatabaseFile:
             if new:
                 _lay_out(connection)
             connection.execute("PRAGMA journal_mode = wal")
-            connection.execute(f"PRAGMA synchronous = {self._durability}")
+            connection.execute(f"PRAGMA synchronous = {self.durability}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT_BYTES}")
         except BaseException:
@@ -143,7 +143,7 @@ class DatabaseFile:
 
     def _connect(self, options: str) -> sqlite3.Connection:
         uri = f"{pathlib.Path(self.path).as_uri()}?{options}"
-        return sqlite3.connect(uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(uri, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False)
 
 
 def _lay_out(connection: sqlite3.Connection) -> None:

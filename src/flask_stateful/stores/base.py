@@ -35,6 +35,7 @@ import math
 import typing as t
 from datetime import timedelta
 
+from ..epochs import Epochs, NoEpochs
 from ..errors import StateConflict, StoreError, UnsupportedOperation, ValueTooLarge
 
 #: Seconds, a timedelta, or ``None`` for ever.
@@ -86,7 +87,7 @@ class Store(abc.ABC):
     """A place for bytes with a ttl; see the module's text for the contract."""
 
     #: What this store can do beyond the required calls: any of ``"touch"``, ``"incr"``, ``"many"`` (in one exchange
-    #: with the server rather than by the fallback), ``"scan"``, ``"purge_expired"``, ``"watch"``.
+    #: with the server rather than by the fallback), ``"scan"``, ``"purge_expired"``, ``"watch"``, ``"epochs"``.
     abilities: t.ClassVar[frozenset[str]] = frozenset()
 
     #: Whether other machines can share it. A shared store needs a ``SECRET_KEY`` that is shared as well.
@@ -206,6 +207,20 @@ class Store(abc.ABC):
         :return: a function that ends the watch.
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot tell what changes")
+
+    def epochs(self) -> Epochs:
+        """Return the table that tells which keys were changed, to be closed by the caller.
+
+        A store without this ability returns one that tells nothing.
+        """
+        return NoEpochs()
+
+    def sibling(self, name: str) -> Store:
+        """Return a store for another kind of state, so that the load of one does not slow the other.
+
+        A server takes both as they come: it returns itself. A store in a file returns one in a file of its own.
+        """
+        return self
 
     def require_size(self, value: bytes) -> None:
         """Raise :exc:`~flask_stateful.errors.ValueTooLarge` if a value is longer than the store takes."""

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .. import clock
+from ..epochs import Epochs
 from ..errors import StoreError, StoreUnavailable
 from .base import Store, Ttl
 
@@ -143,6 +144,14 @@ class GuardedStore(Store):
     def watch(self, prefix: str, changed: Callable[[str | None], None]) -> Callable[[], None]:
         """Call ``changed`` with each key under a prefix that anyone changes."""
         return self._call(self.inner.watch, prefix, changed)
+
+    def epochs(self) -> Epochs:
+        """Return the inner store's table that tells which keys were changed."""
+        return self.inner.epochs()
+
+    def sibling(self, name: str) -> Store:
+        """Return the inner store's sibling."""
+        return self.inner.sibling(name)
 
     def check(self) -> list[str]:
         """Ask the inner store, also while it counts as down."""

@@ -8,6 +8,7 @@ import typing as t
 from collections import deque
 
 from .. import clock
+from ..epochs import Epochs, LocalEpochs
 from ..errors import StoreError
 from ._forks import tell_of_forks
 from .base import Store, Ttl, parse_counter, require_key, ttl_seconds
@@ -42,12 +43,13 @@ class MemoryStore(Store):
     :param max_value_bytes: the longest value, in bytes.
     """
 
-    abilities = frozenset({"touch", "incr", "scan", "purge_expired"})
+    abilities = frozenset({"touch", "incr", "scan", "purge_expired", "epochs"})
     persistent = False
 
     def __init__(self, *, max_value_bytes: int = Store.max_value_bytes) -> None:
         self.max_value_bytes = max_value_bytes
         self._entries: dict[str, _Entry] = {}
+        self._epochs = LocalEpochs()
         #: Every key of the entries once, in the order in which the hand looks at them. A deleted key stays in both
         #: until then, so that adding it again needs no search.
         self._ring: deque[str] = deque()
@@ -112,6 +114,10 @@ class MemoryStore(Store):
             self.require_size(value)
             self._put(key, _Entry(value, expires if present is None else present.expires))
         return count
+
+    def epochs(self) -> Epochs:
+        """Return the table that tells which keys were changed, one for all who use the store."""
+        return self._epochs
 
     def scan(self, prefix: str) -> t.Iterator[str]:
         """Yield the keys that begin with a text, of those that were there when it began."""

@@ -10,6 +10,7 @@ import sqlite3
 import typing as t
 
 from .. import clock
+from ..epochs import Epochs, FileEpochs
 from ._sqlite_connections import Connections
 from ._sqlite_errors import store_error
 from ._sqlite_file import DatabaseFile, Durability
@@ -62,7 +63,7 @@ class SQLiteStore(Store):
         survive a power cut. ``"full"``: they do as well, and each write waits for the disk.
     """
 
-    abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired"})
+    abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired", "epochs"})
 
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float = 0.25, durability: Durability = "normal"
@@ -153,6 +154,16 @@ class SQLiteStore(Store):
                     return
                 yield key
             statement, after = _SCAN_AFTER, keys[-1]
+
+    def epochs(self) -> Epochs:
+        """Return the table that tells which keys were changed, shared by all processes that use the file."""
+        self.get("flask-stateful:epochs")  # makes the folder, if need be
+        return FileEpochs(f"{self.path}-epochs")
+
+    def sibling(self, name: str) -> SQLiteStore:
+        """Return a store in a file beside this one."""
+        stem, extension = os.path.splitext(self.path)
+        return SQLiteStore(f"{stem}-{name}{extension}", timeout=self._file.timeout, durability=self._file.durability)
 
     def purge_expired(self) -> int:
         """Remove what has expired, in small batches; the background thread of a store that is written does the same.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from .. import clock
+from ..epochs import Epochs
 from ..errors import StoreError, StoreUnavailable
 from ..stores.base import Store, Ttl
 
@@ -194,6 +195,15 @@ class FaultyStore(Store):
     def close(self) -> None:
         """Close the inner store."""
         self.inner.close()
+
+    def epochs(self) -> Epochs:
+        """Return the inner store's table that tells which keys were changed."""
+        return self.inner.epochs()
+
+    def sibling(self, name: str) -> Store:
+        """Return the inner store's sibling, which has no faults; where that is the inner store, this one."""
+        sibling = self.inner.sibling(name)
+        return self if sibling is self.inner else sibling
 
     def check(self) -> list[str]:
         """Reach the store once and describe what an operator should mend."""

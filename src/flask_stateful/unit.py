@@ -8,8 +8,10 @@ raises :exc:`~flask_stateful.errors.StateClosed`.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import enum
 import typing as t
+from collections.abc import Generator
 
 
 class Step(enum.IntEnum):
@@ -40,16 +42,28 @@ class Participant(t.Protocol):
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "closed")
+    __slots__ = ("_participants", "closed", "reads")
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
+        #: What was read that belongs to one visitor, such as ``"session:cart"`` and ``"cookie:lang"``. A name of ``*``
+        #: means all of that kind.
+        self.reads: set[str] = set()
         #: Whether it has been saved or discarded.
         self.closed = False
 
     def join(self, participant: Participant) -> None:
         """Add a kind of state, once it is touched."""
         bisect.insort(self._participants, participant, key=_step)
+
+    @contextlib.contextmanager
+    def watching(self) -> Generator[set[str]]:
+        """Tell what is read of one visitor's state in this block."""
+        before, self.reads = self.reads, set()
+        try:
+            yield self.reads
+        finally:
+            self.reads |= before
 
     def save(self) -> None:
         """Save all that has joined and close the unit; the second time, do nothing.

@@ -46,8 +46,9 @@ class StatefulSessionInterface(SessionInterface):
 
     def _open(self, session: Session) -> tuple[SessionRecords, Entry | None]:
         service = self._service()
+        session.unit = self._unit_of(session.environ)
         if not session.closed:
-            self._unit_of(session.environ).join(session)
+            session.unit.join(session)
         values = service.finder.values(session.environ)
         return service.records, self._first_alive(service.records, values)
 

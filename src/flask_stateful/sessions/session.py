@@ -10,7 +10,7 @@ from flask.sessions import SessionMixin
 
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw, dumps
-from ..unit import Step
+from ..unit import Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
 from .record import Record
 from .records import MAX_ROUNDS, Entry, SessionRecords
@@ -18,6 +18,9 @@ from .tracking import TrackedItems
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+#: What is noted as read when the bound user is asked for.
+USER: t.Final = "(user)"
 
 #: Finds a session's place in the store, once the session is looked at.
 Opener: t.TypeAlias = t.Callable[["Session"], tuple[SessionRecords, Entry | None]]
@@ -47,6 +50,8 @@ class Session(SessionMixin):
     _entry: Entry | None
     _change: Change
     _failure: Exception | None
+    #: The request's unit, which is told what is read.
+    unit: Unit
     #: What became of the session, for the cookie.
     outcome: Outcome
     #: Whether the cookie turns from one for this browser session into a permanent one, or back.
@@ -82,9 +87,11 @@ class Session(SessionMixin):
         record = self._record
         return record.items if record is not None else {}
 
-    def _values(self) -> dict[str, t.Any]:
+    def _values(self, read: object = "*") -> dict[str, t.Any]:
+        """Return the values, of which one is to be read, or all of them."""
         if not self.touched:
             self._load()
+        self.unit.reads.add(f"session:{read}")
         return self._items.values
 
     def _writable(self) -> TrackedItems:
@@ -99,12 +106,14 @@ class Session(SessionMixin):
             raise StoreUnavailable(
                 "the session could not be read, so for the rest of this request it is empty and read-only"
             ) from self._failure
+        # Whoever writes answers with a cookie, which is nobody else's.
+        self.unit.reads.add("session:*")
         return self._items
 
     # Reading
 
     def __getitem__(self, key: str) -> t.Any:
-        value = self._values()[key]
+        value = self._values(key)[key]
         return self._decode(key, value) if type(value) is Raw else value
 
     def _decode(self, key: str, raw: Raw) -> t.Any:
@@ -120,7 +129,7 @@ class Session(SessionMixin):
             raise KeyError(key) from None
 
     def __contains__(self, key: object) -> bool:
-        return key in self._values()
+        return key in self._values(key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values())
@@ -207,7 +216,7 @@ class Session(SessionMixin):
     @property
     def user_id(self) -> str | None:
         """The user bound to the session."""
-        self._values()
+        self._values(USER)
         if self._change.login is not None:
             return self._change.login
         record = self._record

@@ -8,6 +8,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from .cache.cache import Cache
 from .errors import StateError, StoreError, UnsupportedOperation
 from .keys import KEY_FILE, new_secret
 from .wiring import Wiring, current_wiring
@@ -64,3 +65,27 @@ def purge() -> None:
 def keygen() -> None:
     """Print a new SECRET_KEY."""
     click.echo(new_secret())
+
+
+@state_group.group("cache")
+def cache_group() -> None:
+    """Look after the cached values."""
+
+
+@cache_group.command("clear")
+def cache_clear() -> None:
+    """Invalidate every cached value of this application, on every worker."""
+    _cache().clear()
+    click.echo("Every cached value is invalid.")
+
+
+@cache_group.command("invalidate-tags")
+@click.argument("tags", nargs=-1, required=True)
+def cache_invalidate_tags(tags: tuple[str, ...]) -> None:
+    """Invalidate every cached value that has one of TAGS, on every worker."""
+    _cache().invalidate_tags(*tags)
+    click.echo(f"Every cached value with {' or '.join(tags)} is invalid.")
+
+
+def _cache() -> Cache:
+    return Cache(current_wiring().cache_runtime)

@@ -6,6 +6,7 @@ Everything else calls these functions, so that a test can put its own time under
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -24,6 +25,10 @@ class Clock:
     def wait(self, seconds: float) -> None:
         """Block the calling thread for so many seconds."""
         time.sleep(seconds)
+
+    async def wait_async(self, seconds: float) -> None:
+        """Let other tasks of the event loop run for so many seconds."""
+        await asyncio.sleep(seconds)
 
     def wait_for(self, event: threading.Event, timeout: float | None) -> bool:
         """Block until the event is set, at most ``timeout`` seconds.
@@ -66,6 +71,11 @@ def monotonic() -> float:
 def wait(seconds: float) -> None:
     """Block the calling thread for so many seconds."""
     _current.wait(seconds)
+
+
+async def wait_async(seconds: float) -> None:
+    """Let other tasks of the event loop run for so many seconds."""
+    await _current.wait_async(seconds)
 
 
 def wait_for(event: threading.Event, timeout: float | None = None) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typing as t
 
+from .cache.cache import Cache
 from .cli import state_group
 from .errors import ConfigError
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import EXTENSION, Wiring
+from .wiring import EXTENSION, Wiring, current_wiring
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -37,6 +38,8 @@ class Stateful:
         self._user_id = user_id
         #: What an application does with sessions besides reading and writing them.
         self.sessions: t.Final = SessionManager()
+        #: Values that are computed once, and kept until they expire or are invalidated.
+        self.cache: t.Final = Cache(lambda: current_wiring().cache_runtime())
         if app is not None:
             self.init_app(app)
 
@@ -47,7 +50,7 @@ class Stateful:
         """
         if EXTENSION in app.extensions:
             raise ConfigError("this application already has a Stateful; call init_app(app) once for each application")
-        app.extensions[EXTENSION] = Wiring(app, self._store).attach()
+        app.extensions[EXTENSION] = Wiring(app, self._store, lambda: self.user_id).attach()
         app.cli.add_command(state_group)
         bind_flask_login(app, self.sessions)
 

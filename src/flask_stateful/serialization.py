@@ -15,6 +15,7 @@ an extension type first: the table at the end of this module is the format.
 
 from __future__ import annotations
 
+import enum
 import typing as t
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -25,6 +26,19 @@ import msgspec
 from markupsafe import Markup
 
 from .errors import DecodeError, EncodeError
+
+
+class Missing(enum.Enum):
+    """The type of :data:`MISSING`."""
+
+    MISSING = "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+#: No value, which ``None`` is not.
+MISSING: t.Final = Missing.MISSING
 
 #: One encoded value inside a larger encoding, not decoded yet.
 Raw = msgspec.Raw

@@ -28,7 +28,7 @@ StoreSetting: t.TypeAlias = str | Store | Mapping[str, str | Store]
 _PREFIX: t.Final = "STATEFUL_"
 _DEFAULT_STORE: t.Final = "sqlite:///state.sqlite3"
 _NINETY_DAYS: t.Final = 90 * 24 * 3600.0
-_STORE_NAMES: t.Final = ("default", "sessions")
+_STORE_NAMES: t.Final = ("default", "sessions", "cache")
 _COOKIE_NAME: t.Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 #: A cookie kept for an instant: what a lifetime of nothing, or less, comes to.
@@ -51,8 +51,16 @@ class Settings:
     session_lifetime: float | None
     session_max_bytes: int
     lock_timeout: float
-    #: The stores by name: ``"default"`` always, ``"sessions"`` where it has its own.
+    cache_ttl: float
+    #: How much of the cache one process keeps in its memory; 0 turns that off.
+    cache_memory: int
+    #: The stores by name: ``"default"`` always, the others where they have their own.
     stores: Mapping[str, Store]
+
+    @property
+    def cache_store(self) -> Store:
+        """The store that cached values are kept in."""
+        return self.stores.get("cache", self.stores["default"])
 
     @property
     def session_store(self) -> Store:
@@ -110,6 +118,8 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
         "session_idle_timeout": reader.read("SESSION_IDLE_TIMEOUT", None, _seconds),
         "session_lifetime": reader.read("SESSION_LIFETIME", None, _seconds),
         "session_max_bytes": reader.read("SESSION_MAX_BYTES", 1024 * 1024, _size),
+        "cache_ttl": reader.read("CACHE_TTL", 300.0, _seconds),
+        "cache_memory": reader.read("CACHE_MEMORY", 32 * 1024 * 1024, _size_or_none),
         "lock_timeout": reader.read("LOCK_TIMEOUT", 5.0, _seconds),
     }
     configured = reader.read("STORE", _DEFAULT_STORE, lambda value: value)
@@ -117,6 +127,11 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
     stores = _open_stores(app, configured if store is None else store, values["store_timeout"], reader.mistakes)
     if reader.mistakes:
         raise ConfigError("\n".join(reader.mistakes))
+    if "cache" not in stores:
+        # In a file of its own, so that a storm of cached values never blocks a login.
+        sibling = stores["default"].sibling("cache")
+        if sibling is not stores["default"]:
+            stores["cache"] = sibling
     return Settings(**values, stores=stores)
 
 
@@ -237,3 +252,7 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"must be True or False, not {value!r}")
     return value
+
+
+def _size_or_none(value: object) -> int:
+    return 0 if value == 0 and not isinstance(value, bool) else _size(value)

@@ -10,10 +10,17 @@ from flask import current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import signals
+from .cache.background import Background
+from .cache.engine import Engine
+from .cache.fragments import add_fragment_tag
+from .cache.personal import watch_cookies
+from .cache.runtime import Runtime
+from .cache.storage import open_storage
 from .errors import ConfigError, StateError, StoreError, StoreUnavailable
 from .keys import make_keyring
 from .sessions.cookie import SessionCookie
 from .sessions.interface import SessionService, StatefulSessionInterface
+from .sessions.manager import SessionManager
 from .sessions.records import SessionRecords
 from .settings import StoreSetting, cookie_options, read_settings, session_options
 from .stores.base import Store
@@ -32,12 +39,18 @@ EXTENSION: t.Final = "stateful"
 
 
 class Wiring:
-    """What one application has of us."""
+    """What one application has of us.
 
-    def __init__(self, app: Flask, store: StoreSetting | None) -> None:
+    :param store: what was passed as ``Stateful(store=)``.
+    :param user_id: returns the id of the request's user.
+    """
+
+    def __init__(self, app: Flask, store: StoreSetting | None, user_id: t.Callable[[], str | None]) -> None:
         self._app = app
+        self._user_id = user_id
         self._lock = threading.Lock()
         self._service: SessionService | None = None
+        self._cache: Runtime | None = None
         self._unit_key = f"flask_stateful.unit.{id(app)}"
         self.settings = read_settings(app, store)
         #: The store that sessions are kept in.
@@ -51,6 +64,8 @@ class Wiring:
         app.after_request_funcs.setdefault(None, []).insert(0, self._finisher())
         if StoreUnavailable not in app.error_handler_spec[None][None]:
             app.register_error_handler(StoreUnavailable, self._answer_unavailable)
+        app.request_class = watch_cookies(app.request_class, self.unit_of)
+        add_fragment_tag(app, self.cache_runtime)
         return self
 
     def session_service(self) -> SessionService:
@@ -69,6 +84,38 @@ class Wiring:
                 records = SessionRecords(self._app, self.session_store, keyring, options)
                 self._service = SessionService(records, cookie)
             return self._service
+
+    def cache_runtime(self) -> Runtime:
+        """Return what the cache needs, made at first use."""
+        return self._cache or self._make_cache()
+
+    def _make_cache(self) -> Runtime:
+        with self._lock:
+            if self._cache is None:
+                settings = self.settings
+                storage = open_storage(
+                    self._guard("cache", settings.cache_store), settings.namespace, settings.cache_memory
+                )
+                self._cache = Runtime(
+                    Engine(storage, strict=self._app.debug or self._app.testing),
+                    ttl=settings.cache_ttl,
+                    later=Background(self._app).later,
+                    unit_of=self.unit_of,
+                    vary_value=self._vary_value,
+                )
+            return self._cache
+
+    def _vary_value(self, name: str) -> t.Any:
+        """Return what a cached view varies by. Visitors without a session share one variant."""
+        kind, _, of = name.partition(":")
+        if kind == "header":
+            return request.headers.get(of)
+        if kind == "cookie":
+            return request.cookies.get(of)
+        if kind == "user":
+            return self._user_id()
+        current = SessionManager().current
+        return None if current is None else current.handle
 
     def _guard(self, name: str, store: Store) -> Store:
         """Keep an outage of a remote store from costing every request a timeout."""

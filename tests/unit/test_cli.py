@@ -160,9 +160,10 @@ def test_check_of_a_place_that_no_file_can_be_at(app: Flask, folder: Path, block
             folder.mkdir()
             (folder / "state.sqlite3").write_bytes(b"something else entirely" * 100)
     Stateful(app)
-    [problem] = problems(run(app, "check"))
+    problem, *others = problems(run(app, "check"))
     assert problem.startswith("the default store: ")
     assert str(folder) in problem
+    assert all(other.startswith("the cache store: ") for other in others)
 
 
 def test_check_of_a_database_that_others_can_read(app: Flask, folder: Path) -> None:
@@ -292,7 +293,7 @@ def test_commands_work_as_a_process(flask: t.Callable[..., subprocess.CompletedP
     checked = flask("check", SHOP_SECRET_KEY=key)
     assert (checked.returncode, checked.stdout) == (0, "All is well.\n"), checked.stderr
     purged = flask("purge", SHOP_SECRET_KEY=key)
-    assert (purged.returncode, purged.stdout) == (0, "default: removed 0\n"), purged.stderr
+    assert (purged.returncode, purged.stdout) == (0, "default: removed 0\ncache: removed 0\n"), purged.stderr
 
 
 @pytest.mark.parametrize(

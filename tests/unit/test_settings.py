@@ -21,8 +21,6 @@ LATER = [
     "STATEFUL_URL_PREFIX",
     "STATEFUL_SESSIONS_PER_USER",
     "STATEFUL_SESSIONS_POLICY",
-    "STATEFUL_CACHE_TTL",
-    "STATEFUL_CACHE_MEMORY",
     "STATEFUL_ATOMIC",
 ]
 
@@ -56,7 +54,10 @@ def test_defaults(app: Flask) -> None:
     assert settings.keep_on_error is False
     assert settings.session_max_bytes == 1024 * 1024
     assert (settings.session_idle_timeout, settings.session_lifetime) == (None, None)
-    assert list(settings.stores) == ["default"]
+    assert list(settings.stores) == ["default", "cache"]
+    assert (settings.cache_ttl, settings.cache_memory) == (300.0, 32 * 1024 * 1024)
+    assert isinstance(settings.cache_store, SQLiteStore)
+    assert Path(settings.cache_store.path) == Path(app.instance_path, "state-cache.sqlite3")
     store = settings.session_store
     assert isinstance(store, SQLiteStore)
     assert Path(store.path) == Path(app.instance_path, "state.sqlite3")
@@ -197,7 +198,7 @@ def test_namespaces(app: Flask, value: str) -> None:
         ("sqlite://state.sqlite3", "three slashes"),
         ("sqlite:///:memory:", "write memory://"),
         ("memory://name", "write memory://"),
-        ({"cache": "memory://"}, "STATEFUL_STORE has no part 'cache'; it has 'default' and 'sessions'"),
+        ({"rows": "memory://"}, "STATEFUL_STORE has no part 'rows'; it has 'default' and 'sessions' and 'cache'"),
         ({1: "memory://"}, "STATEFUL_STORE has no part 1"),
         ({"sessions": None}, "not NoneType; write"),
         ({"sessions": "nowhere://"}, "no store is known for nowhere://"),
@@ -276,10 +277,10 @@ def test_misspelt_setting_is_named_with_the_right_one(app: Flask, name: str, nea
 
 def test_setting_that_resembles_none_lists_all(app: Flask) -> None:
     """A setting that resembles none, or has no name at all, is an error that lists those that there are."""
-    assert refusal(app, STATEFUL_="x").startswith("STATEFUL_ is not a setting; there are STATEFUL_KEEP_ON_ERROR,")
+    assert refusal(app, STATEFUL_="x").startswith("STATEFUL_ is not a setting; there are STATEFUL_CACHE_MEMORY,")
     del app.config["STATEFUL_"]
     text = refusal(app, STATEFUL_XYZZY=1)
-    assert text.startswith("STATEFUL_XYZZY is not a setting; there are STATEFUL_KEEP_ON_ERROR, STATEFUL_LOCK_TIMEOUT,")
+    assert text.startswith("STATEFUL_XYZZY is not a setting; there are STATEFUL_CACHE_MEMORY, STATEFUL_CACHE_TTL,")
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -303,7 +304,7 @@ def test_all_mistakes_are_reported_together(app: Flask) -> None:
         STATEFUL_SESSION_MAX_BYTES=0,
         STATEFUL_KEEP_ON_ERROR="no",
         STATEFUL_STROE="memory://",
-        STATEFUL_STORE={"default": "nowhere://", "sessions": 7, "cache": "memory://"},
+        STATEFUL_STORE={"default": "nowhere://", "sessions": 7, "rows": "memory://"},
     )
     names = [line.split()[0].rstrip(":") for line in text.splitlines()]
     assert sorted(names) == [

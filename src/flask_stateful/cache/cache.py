@@ -1,0 +1,243 @@
+"""``state.cache``."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from collections.abc import Callable, Generator, Iterable, Mapping
+
+from .. import clock
+from ..errors import StoreError
+from ..locks import StoreLock
+from ..serialization import MISSING
+from ..stores.base import Ttl, ttl_seconds
+from .functions import CachedFunction, cached_function
+from .keys import canonical, store_key
+from .runtime import DEFAULT, Default, Runtime, require_tag, require_vary, unwrap, watched
+from .steps import owner, run
+from .storage import Call
+from .tags import EVERYTHING
+from .values import PLAIN
+from .views import ViewOptions, cached_view
+
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
+
+class Cache:
+    """Values that are computed once, kept in memory and in a store, and never served after they were invalidated.
+
+    Every call needs an application context.
+
+    :param runtime: returns what the current application's cache works with.
+    """
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        #: Returns what the current application's cache works with.
+        self.get_runtime = runtime
+
+    # Values under a key of one's own
+
+    def get(self, key: t.Any, default: t.Any = None) -> t.Any:
+        """Return the value of a key, or the default where there is none, or none can be had.
+
+        :param key: text, a number, a tuple of such: whatever :func:`~flask_stateful.cache.keys.canonical` takes.
+        """
+        runtime = self.get_runtime()
+        call = self._call(runtime, key)
+        held = runtime.storage.recall(call.key)
+        if held is None:
+            with contextlib.suppress(StoreError):
+                found = runtime.storage.look(call).held
+                held = found if found is not None and clock.monotonic() < found.fresh_until else None
+        return default if held is None else held.value
+
+    def get_many(self, keys: Iterable[t.Any]) -> dict[t.Any, t.Any]:
+        """Return the values of those keys that have one."""
+        found = {key: self.get(key, MISSING) for key in keys}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
+    def set(
+        self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, stale: Ttl = None, tags: Iterable[str] = ()
+    ) -> None:
+        """Write a value.
+
+        :param ttl: seconds or a timedelta that it is fresh; ``None`` for ever; ``STATEFUL_CACHE_TTL`` by default.
+        :param stale: seconds or a timedelta after that, during which ``get_or_set()`` may still serve it.
+        :param tags: names with which it can be invalidated together with others.
+        :raises StoreError: if the store fails.
+        """
+        runtime = self.get_runtime()
+        runtime.storage.set(self._call(runtime, key, ttl=ttl, stale=stale, tags=tags), value)
+
+    def set_many(
+        self, values: Mapping[t.Any, t.Any], ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()
+    ) -> None:
+        """Write several values."""
+        tags = tuple(tags)
+        for key, value in values.items():
+            self.set(key, value, ttl, tags=tags)
+
+    def add(self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()) -> bool:
+        """Write a value only where there is none; tell whether this call wrote it."""
+        runtime = self.get_runtime()
+        return runtime.storage.add(self._call(runtime, key, ttl=ttl, tags=tags), value)
+
+    def delete(self, key: t.Any) -> None:
+        """Remove a value. Whoever is computing it will not write it."""
+        self.delete_many([key])
+
+    def delete_many(self, keys: Iterable[t.Any]) -> None:
+        """Remove several values."""
+        runtime = self.get_runtime()
+        runtime.storage.forget([self._call(runtime, key).key for key in keys])
+
+    def touch(self, key: t.Any, ttl: Ttl | Default = DEFAULT) -> bool:
+        """Give a value a new ttl, from now on; tell whether there was one."""
+        runtime = self.get_runtime()
+        return runtime.storage.touch(self._call(runtime, key, ttl=ttl))
+
+    def incr(self, key: t.Any, by: int = 1, *, ttl: Ttl = None) -> int:
+        """Add to a counter, which begins at 0, and return what it is then.
+
+        :param ttl: seconds or a timedelta that the counter lives from when it begins; ``None`` for ever.
+        """
+        runtime = self.get_runtime()
+        return runtime.storage.incr(self._call(runtime, key).key, by, ttl)
+
+    def get_or_set(
+        self,
+        key: t.Any,
+        factory: Callable[[], R],
+        ttl: Ttl | Default = DEFAULT,
+        *,
+        stale: Ttl = None,
+        tags: Iterable[str] = (),
+    ) -> R:
+        """Return the value of a key; where there is none, compute it once, however many ask.
+
+        :param factory: computes the value.
+        :param ttl: seconds or a timedelta that it is fresh.
+        :param stale: seconds or a timedelta after that, during which the old value is served while one caller
+            refreshes it, or when refreshing fails.
+        :param tags: names with which it can be invalidated together with others.
+        """
+        runtime = self.get_runtime()
+        call = self._call(runtime, key, ttl=ttl, stale=stale, tags=tags)
+        held = runtime.storage.recall(call.key)
+        if held is not None:
+            return t.cast("R", held.value)
+        value = run(runtime.engine.plan(call, owner()), watched(runtime, factory), runtime.later, factory)
+        return t.cast("R", unwrap(value))
+
+    # Functions
+
+    def memoize(
+        self,
+        ttl: Ttl | Default = DEFAULT,
+        *,
+        stale: Ttl = None,
+        tags: Iterable[str] = (),
+        key: Callable[..., t.Any] | None = None,
+    ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
+        """Cache what a function returns, for each set of arguments.
+
+        :param ttl: seconds or a timedelta that a result is fresh; ``None`` for ever.
+        :param stale: seconds or a timedelta after that, during which the old result is served while one caller
+            refreshes it, or when refreshing fails.
+        :param tags: names with which the results can be invalidated together with others.
+        :param key: called with the arguments, returns what to tell calls apart by instead of them.
+        """
+
+        def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
+            return cached_function(self, function, ttl=ttl, stale=stale, tags=tuple(tags), key=key)
+
+        return decorate
+
+    # Views
+
+    def view(
+        self,
+        ttl: Ttl | Default = DEFAULT,
+        *,
+        stale: Ttl = None,
+        query: Iterable[str] | None = None,
+        vary: Iterable[str | Callable[[], t.Any]] = (),
+        tags: Iterable[str] = (),
+        unless: Callable[[], t.Any] | None = None,
+    ) -> Callable[[Callable[..., t.Any]], t.Any]:
+        """Cache the answers of a view, for each address.
+
+        Only full answers with status 200 to ``GET`` are stored, and only those that are the same for everybody: what
+        was made after reading a cookie or a session key that ``vary`` does not cover is not.
+
+        :param ttl: seconds or a timedelta that an answer is fresh; ``None`` for ever.
+        :param stale: seconds or a timedelta after that, during which the old answer is served while one request
+            refreshes it.
+        :param query: the query arguments that tell answers apart; all of them by default.
+        :param vary: what else tells answers apart: ``"user"``, ``"session"``, ``"cookie:NAME"``, ``"header:NAME"``, or
+            functions that return a value.
+        :param tags: names with which the answers can be invalidated together with others.
+        :param unless: called for each request; if it returns something true, the view answers itself.
+        """
+        options = ViewOptions(
+            ttl=ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
+            stale=ttl_seconds(stale) or 0.0,
+            query=None if query is None else tuple(query),
+            vary=tuple(map(require_vary, vary)),
+            tags=tuple(map(require_tag, tags)),
+            unless=unless,
+        )
+        return lambda view: cached_view(self, view, options)
+
+    # All at once
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Invalidate every value that has one of these tags: one write, however many they are."""
+        self.get_runtime().storage.invalidate(map(require_tag, tags))
+
+    def clear(self) -> None:
+        """Invalidate every value of this application: one write, however many they are."""
+        self.get_runtime().storage.invalidate([EVERYTHING])
+
+    @contextlib.contextmanager
+    def lock(self, name: t.Any, *, ttl: float = 30, timeout: float = 5) -> Generator[None]:
+        """Let one caller at a time, of all processes, do something.
+
+        :param ttl: seconds after which another may have it, should the holder be killed.
+        :param timeout: seconds to wait for it.
+        :raises LockTimeout: if it was not free in time.
+        """
+        runtime = self.get_runtime()
+        key = store_key(runtime.storage.namespace, "lock", "", canonical(name))
+        busy = f"the lock was held by another for {timeout:g} seconds; hold it for less time or raise lock(timeout=)"
+        lock = StoreLock(runtime.storage.store, key, busy, timeout=timeout, lease=ttl)
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """How often what has happened in this process: hits by layer, misses, refreshes, errors and more."""
+        storage = self.get_runtime().storage
+        memory = storage.layer.memory
+        held = {"memory_bytes": memory.bytes, "memory_entries": len(memory)} if memory is not None else {}
+        return {**storage.counters, **held}
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the current application's cache works with."""
+        return self.get_runtime()
+
+    def _call(
+        self, runtime: Runtime, key: t.Any, *, ttl: Ttl | Default = DEFAULT, stale: Ttl = None, tags: Iterable[str] = ()
+    ) -> Call:
+        return Call(
+            key=store_key(runtime.storage.namespace, "value", "", canonical(key)),
+            codec=PLAIN,
+            ttl=runtime.ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
+            stale=ttl_seconds(stale) or 0.0,
+            tags=tuple(map(require_tag, tags)),
+        )

@@ -1,0 +1,227 @@
+"""Who computes a cached value, and who gets which."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import typing as t
+from collections.abc import Callable, Generator, Mapping
+
+import msgspec
+
+from .. import clock
+from ..errors import EncodeError, StoreError, ValueTooLarge
+from ..serialization import MISSING
+from .entries import Entry, Lease, new_lease, to_bytes
+from .flights import Flight, Flights
+from .steps import COMPUTE, Join, Outcome, Pause, Plan, Private, Refresh, Step
+from .storage import CacheStorage, Call, Found
+from .tags import EVERYTHING
+from .values import Codec, is_frozen
+
+logger = logging.getLogger("flask_stateful")
+
+#: How long a lease counts, in seconds: after that, another takes over from a holder that died.
+LEASE: t.Final = 10.0
+
+#: How often a follower looks whether the value has come, in seconds: at first, and at most.
+_FIRST_PAUSE: t.Final = 0.001
+_LONGEST_PAUSE: t.Final = 0.01
+
+
+class Engine:
+    """Decides, for one application, who computes.
+
+    :param strict: whether a value that cannot be encoded is an error, as in debugging and testing.
+    """
+
+    def __init__(self, storage: CacheStorage, *, strict: bool) -> None:
+        self.storage = storage
+        self._strict = strict
+        self._flights = Flights()
+
+    def plan(self, call: Call, owner: object) -> Plan:
+        """Return the plan for a value that memory does not have fresh."""
+        try:
+            found = self.storage.look(call)
+        except StoreError:
+            return (yield from self._without_store(call, owner))
+        if found.held is not None:
+            if clock.monotonic() < found.held.fresh_until:
+                self.storage.counters["hits_store"] += 1
+                return found.held.value
+            self.storage.counters["stale"] += 1
+            claimed = self._claim(call, found)
+            if claimed is not None:
+                yield Refresh(self.refresh(call, claimed))
+            return found.held.value
+        self.storage.counters["misses"] += 1
+        return (yield from self._alone(call, owner, lambda: self._lead(call, found)))
+
+    def _alone(self, call: Call, owner: object, lead: Callable[[], Plan]) -> Plan:
+        """Let one caller of this process lead, the others take what it brings."""
+        flight, leads = self._flights.begin(call.key, owner)
+        if not leads:
+            return (yield from self._follow_flight(call, flight, owner))
+        try:
+            value = yield from lead()
+        except Exception as error:
+            flight.land(error=error)
+            raise
+        except BaseException:
+            flight.land()  # this caller was told to stop, which is nobody else's error
+            raise
+        else:
+            flight.land(MISSING if isinstance(value, Private) else value)
+            return value
+        finally:
+            self._flights.end(call.key, flight)
+
+    def _follow_flight(self, call: Call, flight: Flight, owner: object) -> Plan:
+        if self._flights.may_wait(flight, owner):
+            try:
+                landed = yield Join(flight, LEASE)
+            finally:
+                self._flights.stop_waiting(owner)
+            if landed and flight.error is not None:
+                raise flight.error
+            if landed and flight.value is not MISSING:
+                with contextlib.suppress(EncodeError):
+                    return _copy(call.codec, flight.value)
+        # It takes too long, or waits for us: a computation of our own ends every deadlock.
+        outcome: Outcome = yield COMPUTE
+        return outcome.get()
+
+    def _lead(self, call: Call, found: Found) -> Plan:
+        """Compute, once no other process does."""
+        leased = to_bytes(new_lease())
+        while not self._take(call.key, found, leased):
+            found = yield from self._follow_store(call)
+            if found.held is not None:
+                return found.held.value
+            if isinstance(found.slot, Lease):
+                # Its holder takes longer than a lease lasts, and extends it.
+                outcome: Outcome = yield COMPUTE
+                return outcome.get()
+        versions = self.storage.tags.versions((EVERYTHING, *call.tags), found.versions)
+        return (yield from self._compute(call, versions, replaces=leased))
+
+    def _take(self, key: str, found: Found, leased: bytes) -> bool:
+        """Put our lease where nothing usable lies; tell whether that was so."""
+        if isinstance(found.slot, Lease):
+            return False
+        if found.data is None:
+            return self.storage.store.add(key, leased, LEASE)
+        return self.storage.store.swap(key, found.data, leased, LEASE)
+
+    def _follow_store(self, call: Call) -> Generator[Step, t.Any, Found]:
+        """Wait until whoever holds the lease has written, given up, or lost it."""
+        deadline, pause = clock.monotonic() + LEASE, _FIRST_PAUSE
+        while True:
+            found = self.storage.look(call)
+            if not isinstance(found.slot, Lease) or clock.monotonic() >= deadline:
+                return found
+            yield Pause(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _compute(self, call: Call, versions: Mapping[str, bytes], *, replaces: bytes) -> Plan:
+        """Compute and write the value in place of a lease; if something else lies there by now, do not write."""
+        began = clock.monotonic()
+        outcome: Outcome = yield COMPUTE
+        written = False
+        try:
+            value = outcome.get()
+            if isinstance(value, Private):
+                self.storage.counters["private"] += 1
+                _warn_once(f"{call.name}: {value.reason}")
+                return value
+            written = self._write(call, value, versions, cost=clock.monotonic() - began, replaces=replaces)
+            return value
+        finally:
+            if not written:
+                self._give_up(call.key, replaces)
+
+    def _write(
+        self, call: Call, value: t.Any, versions: Mapping[str, bytes], *, cost: float = 0.0, replaces: bytes | None
+    ) -> bool:
+        """Write a value; tell whether that was possible.
+
+        :param replaces: what must lie there still; ``None`` overwrites anything.
+        :raises EncodeError: if the value cannot be encoded, in debugging and testing.
+        """
+        try:
+            entry = self.storage.entry(call, value, versions, cost=cost)
+            self.storage.put(call.key, to_bytes(entry), call.lasts, replaces)
+        except EncodeError as error:
+            self.storage.counters["unencodable"] += 1
+            if self._strict:
+                raise
+            _warn_once(str(error))
+            return False
+        except ValueTooLarge:
+            self.storage.counters["too_large"] += 1
+            return False
+        except StoreError:
+            self.storage.counters["errors"] += 1
+            return False
+        return True
+
+    def _give_up(self, key: str, leased: bytes) -> None:
+        """Let the next caller compute at once."""
+        with contextlib.suppress(StoreError):
+            if self.storage.store.swap(key, leased, b"", LEASE):
+                self.storage.store.delete(key)
+
+    # Refreshing
+
+    def _claim(self, call: Call, found: Found) -> bytes | None:
+        """Mark a stale entry as being refreshed, unless somebody does already; return it as marked."""
+        entry, now = found.slot, clock.now()
+        if not isinstance(entry, Entry) or found.data is None or entry.lease_until > now:
+            return None
+        token = new_lease().token
+        claimed = to_bytes(msgspec.structs.replace(entry, lease=token, lease_until=now + LEASE))
+        with contextlib.suppress(StoreError):
+            if self.storage.store.swap(call.key, found.data, claimed, max(entry.stale_until - now, 0.001)):
+                return claimed
+        return None
+
+    def refresh(self, call: Call, claimed: bytes) -> Plan:
+        """Return the plan for a refresh. If it fails, the mark keeps others from trying before it runs out."""
+        versions = self.storage.tags.read((EVERYTHING, *call.tags))
+        began = clock.monotonic()
+        outcome: Outcome = yield COMPUTE
+        if outcome.error is not None:
+            self.storage.counters["refresh_errors"] += 1
+            logger.warning("refreshing a cached value failed, the old one is served on", exc_info=outcome.error)
+            return None
+        if isinstance(outcome.value, Private):
+            self._give_up(call.key, claimed)
+            return None
+        self.storage.counters["refreshes"] += 1
+        self._write(call, outcome.value, versions, cost=clock.monotonic() - began, replaces=claimed)
+        return outcome.value
+
+    def _without_store(self, call: Call, owner: object) -> Plan:
+        """Serve a stale value to a call that takes one, else compute and keep nothing."""
+        self.storage.counters["errors"] += 1
+        held = self.storage.layer.get_untrusted(call.key) if call.stale else None
+        if held is not None and clock.monotonic() < held.stale_until:
+            self.storage.counters["stale"] += 1
+            return held.value
+        return (yield from self._alone(call, owner, _compute_only))
+
+
+def _compute_only() -> Plan:
+    outcome: Outcome = yield COMPUTE
+    return outcome.get()
+
+
+def _copy(codec: Codec, value: t.Any) -> t.Any:
+    return value if is_frozen(value) else codec.decode(codec.encode(value))
+
+
+@functools.lru_cache(maxsize=256)
+def _warn_once(message: str) -> None:
+    logger.warning("not cached: %s", message)

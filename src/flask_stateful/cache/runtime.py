@@ -1,0 +1,127 @@
+"""What the cache of one application works with."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Awaitable, Callable
+
+from flask import has_request_context, request
+
+from .. import clock
+from ..unit import Unit
+from .engine import Engine
+from .steps import Later, Private
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: For how many seconds, and for how many keys.
+_PASS: t.Final = 60.0
+_MAX_PASSES: t.Final = 4096
+
+
+class Default:
+    """The type of :data:`DEFAULT`."""
+
+    def __repr__(self) -> str:
+        return "STATEFUL_CACHE_TTL"
+
+
+#: The ttl that the settings give.
+DEFAULT: t.Final = Default()
+
+
+class Runtime:
+    """What the cache of one application works with.
+
+    :param ttl: seconds that a value is fresh unless its call says otherwise.
+    :param unit_of: returns the unit of the request with an environ.
+    :param vary_value: returns what a view varies by, such as ``"user"``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ttl: float,
+        later: Later,
+        unit_of: Callable[[WSGIEnvironment], Unit],
+        vary_value: Callable[[str], t.Any],
+    ) -> None:
+        self.engine = engine
+        self.storage = engine.storage
+        self.ttl = ttl
+        self.later = later
+        self.unit_of = unit_of
+        self.vary_value = vary_value
+        #: Keys whose answers may not be stored, and until when nobody tries: they need not wait for one another.
+        self.passes: dict[str, float] = {}
+
+    def unit(self) -> Unit:
+        """Return the unit of the current request; outside of one, a unit that nobody asks."""
+        return self.unit_of(request.environ) if has_request_context() else Unit()
+
+    def pass_by(self, key: str) -> None:
+        """Let calls for a key go straight to the view for a while."""
+        if len(self.passes) >= _MAX_PASSES:
+            self.passes.clear()
+        self.passes[key] = clock.monotonic() + _PASS
+
+
+def require_tag(tag: object) -> str:
+    """Return a tag, or raise where it cannot be one.
+
+    :raises TypeError: if it is not text.
+    :raises ValueError: if it is empty.
+    """
+    if not isinstance(tag, str):
+        raise TypeError(f'a tag must be str, not {type(tag).__name__}; write tags=["posts"]')
+    if not tag:
+        raise ValueError('a tag must not be empty; write tags=["posts"]')
+    return tag
+
+
+def require_vary(vary: object) -> t.Any:
+    """Return what a view varies by, or raise where it is nothing that we know.
+
+    :raises ValueError: if it is text of another form.
+    """
+    if callable(vary) or vary in ("user", "session"):
+        return vary
+    kind, _, name = str(vary).partition(":")
+    if kind in ("cookie", "header") and name:
+        return vary
+    raise ValueError(f'vary= takes "user", "session", "cookie:NAME", "header:NAME" and functions, not {vary!r}')
+
+
+def watched(
+    runtime: Runtime, compute: Callable[[], t.Any], covered: frozenset[str] = frozenset()
+) -> Callable[[], t.Any]:
+    """Return a computation whose value is private if it reads one visitor's state.
+
+    :param covered: what it may read, because the value's key tells it apart.
+    """
+
+    def watching() -> t.Any:
+        with runtime.unit().watching() as reads:
+            value = compute()
+            personal = reads - covered
+        return Private(f"it read {', '.join(sorted(personal))}", value) if personal else value
+
+    return watching
+
+
+def watched_async(runtime: Runtime, compute: Callable[[], Awaitable[t.Any]]) -> Callable[[], Awaitable[t.Any]]:
+    """Return a computation like :func:`watched` does, for a coroutine function."""
+
+    async def watching() -> t.Any:
+        with runtime.unit().watching() as reads:
+            value = await compute()
+        return Private(f"it read {', '.join(sorted(reads))}", value) if reads else value
+
+    return watching
+
+
+def unwrap(value: t.Any) -> t.Any:
+    """Return a value that a plan came to, also if it is private."""
+    return value.value if isinstance(value, Private) else value

@@ -1,0 +1,138 @@
+"""Plans, and who carries them out.
+
+What a call for a cached value does is written once, as a *plan*: a generator that yields a step whenever it must wait
+or compute, and is handed what came of it. :func:`run` carries a plan out in a thread, :func:`run_async` in an event
+loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import typing as t
+from collections.abc import Awaitable, Callable, Generator
+
+from .. import clock
+from ..serialization import MISSING
+from .flights import Flight
+
+Plan: t.TypeAlias = Generator["Step", t.Any, t.Any]
+
+
+class Compute:
+    """A step: compute the value. Handed back is an :class:`Outcome`."""
+
+
+class Private(t.NamedTuple):
+    """What a computation returns in place of a value that nobody else may have."""
+
+    reason: str
+    value: t.Any = None
+
+
+class Pause(t.NamedTuple):
+    """A step: wait so many seconds."""
+
+    seconds: float
+
+
+class Join(t.NamedTuple):
+    """A step: wait for another's computation. Handed back is whether it has landed."""
+
+    flight: Flight
+    timeout: float
+
+
+class Outcome(t.NamedTuple):
+    """What computing came to."""
+
+    value: t.Any = MISSING
+    error: BaseException | None = None
+
+    def get(self) -> t.Any:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Refresh(t.NamedTuple):
+    """A step: carry out another plan when nobody waits for it."""
+
+    plan: Plan
+
+
+Step: t.TypeAlias = Compute | Pause | Join | Refresh
+
+COMPUTE: t.Final = Compute()
+
+
+#: Runs a function when nobody waits for it.
+Later: t.TypeAlias = Callable[[Callable[[], object]], None]
+
+
+def run(plan: Plan, compute: Callable[[], t.Any], later: Later, recompute: Callable[[], t.Any] | None = None) -> t.Any:
+    """Carry out a plan in this thread.
+
+    :param recompute: computes later, where ``compute`` needs what will have gone by then.
+    """
+    handed: t.Any = None
+    while True:
+        try:
+            step = plan.send(handed)
+        except StopIteration as stop:
+            return stop.value
+        if isinstance(step, Compute):
+            handed = _outcome(compute)
+        elif isinstance(step, Join):
+            handed = step.flight.wait(step.timeout)
+        elif isinstance(step, Pause):
+            clock.wait(step.seconds)
+        else:
+            later(functools.partial(run, step.plan, recompute or compute, later))
+
+
+async def run_async(
+    plan: Plan,
+    compute: Callable[[], Awaitable[t.Any]],
+    later: Later,
+    recompute: Callable[[], Awaitable[t.Any]] | None = None,
+) -> t.Any:
+    """Carry out a plan in this event loop, letting other tasks run while it waits."""
+    handed: t.Any = None
+    while True:
+        try:
+            step = plan.send(handed)
+        except StopIteration as stop:
+            return stop.value
+        if isinstance(step, Compute):
+            handed = await _outcome_async(compute)
+        elif isinstance(step, Join):
+            handed = await step.flight.wait_async(step.timeout)
+        elif isinstance(step, Pause):
+            await clock.wait_async(step.seconds)
+        else:
+            later(functools.partial(asyncio.run, run_async(step.plan, recompute or compute, later)))
+
+
+def owner() -> object:
+    """Return who is calling: an event loop's task, or a thread."""
+    try:
+        return asyncio.current_task() or threading.get_ident()
+    except RuntimeError:
+        return threading.get_ident()
+
+
+def _outcome(compute: Callable[[], t.Any]) -> Outcome:
+    try:
+        return Outcome(compute())
+    except Exception as error:
+        return Outcome(error=error)
+
+
+async def _outcome_async(compute: Callable[[], Awaitable[t.Any]]) -> Outcome:
+    try:
+        return Outcome(await compute())
+    except Exception as error:
+        return Outcome(error=error)

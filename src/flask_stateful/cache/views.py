@@ -1,0 +1,293 @@
+"""Views whose answers are cached (:rfc:`9111`, :rfc:`9211`)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import typing as t
+from collections.abc import Callable, Iterable
+
+import msgspec
+from flask import current_app, request
+from werkzeug.datastructures import Headers
+
+from .. import clock
+from ..errors import DecodeError
+from .keys import canonical, store_key
+from .personal import uncovered
+from .runtime import Default, Runtime
+from .steps import Private, owner, run
+from .storage import Call
+from .values import Codec
+
+if t.TYPE_CHECKING:
+    from flask import Flask, Response
+
+    from .cache import Cache
+
+logger = logging.getLogger("flask_stateful")
+
+#: What ``Cache-Status`` calls us.
+_NAME: t.Final = "Flask-Stateful"
+
+#: Headers that belong to one answer or one connection, and are never stored.
+_NOT_STORED: t.Final = frozenset({"date", "connection", "keep-alive", "transfer-encoding", "age", "cache-status"})
+
+
+class Page(msgspec.Struct, array_like=True, frozen=True):
+    """A stored answer."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    #: When it was made, in seconds since 1970.
+    made_at: float
+    #: Names of the request headers that its ``Vary`` lists, where they are not in the key yet.
+    vary: tuple[str, ...] = ()
+
+
+_page_decoder = msgspec.msgpack.Decoder(Page)
+
+
+def _decode_page(data: bytes) -> Page:
+    try:
+        return _page_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise DecodeError("the bytes are not a stored page") from error
+
+
+PAGE: t.Final = Codec(msgspec.msgpack.Encoder().encode, _decode_page)
+
+
+class ViewOptions(t.NamedTuple):
+    """How a view is cached."""
+
+    ttl: float | Default | None
+    stale: float
+    #: Query arguments that tell answers apart; ``None`` means all.
+    query: tuple[str, ...] | None
+    vary: tuple[str | Callable[[], t.Any], ...]
+    tags: tuple[str, ...]
+    unless: Callable[[], t.Any] | None
+
+
+class CachedView:
+    """A view whose answers are cached; made by ``state.cache.view()``."""
+
+    def __init__(self, cache: Cache, view: Callable[..., t.Any], options: ViewOptions) -> None:
+        self._cache = cache
+        self._view = view
+        self._options = options
+        self._name = f"{view.__module__}:{view.__qualname__}"
+        #: Every answer has it, so that one write invalidates them all.
+        self._own_tag = f"view {self._name}"
+
+    def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Answer from the cache, or by the view."""
+        if not self._applies():
+            return self._dispatch(args, kwargs)
+        making = _Making(self, self._cache.runtime, functools.partial(self._dispatch, args, kwargs))
+        return making.answer(self._key(making.runtime))
+
+    def forget(self) -> None:
+        """Remove what is stored for the current request's address."""
+        runtime = self._cache.runtime
+        runtime.storage.forget([self._key(runtime)])
+
+    def forget_all(self) -> None:
+        """Invalidate every answer of the view: one write."""
+        self._cache.runtime.storage.invalidate([self._own_tag])
+
+    def call(self, runtime: Runtime, key: str) -> Call:
+        """Return the call for a key."""
+        options = self._options
+        ttl = runtime.ttl if isinstance(options.ttl, Default) else options.ttl
+        return Call(
+            key=key, name=self._name, codec=PAGE, ttl=ttl, stale=options.stale, tags=(self._own_tag, *options.tags)
+        )
+
+    def refusal(self, response: Response, reads: Iterable[str]) -> str | None:
+        """Say why an answer may not be stored; ``None`` if it may."""
+        login: t.Any = getattr(current_app, "login_manager", None)
+        config = t.cast("t.Any", current_app.config)
+        remember = config.get("REMEMBER_COOKIE_NAME", "remember_token") if login else None
+        names = [name for name in self._options.vary if isinstance(name, str)]
+        personal = uncovered(reads, names, user_cookies=[remember] if remember else [])
+        if personal:
+            return f"it was made after reading {', '.join(sorted(personal))}, and vary= does not cover that"
+        if response.status_code != 200:
+            return f"its status is {response.status_code}"
+        if response.is_streamed or response.direct_passthrough:
+            return "it is streamed"
+        if "Set-Cookie" in response.headers:
+            return "it sets a cookie"
+        control = response.cache_control
+        if control.private or control.no_store or control.no_cache:
+            return "its Cache-Control forbids that"
+        if "*" in response.vary or "cookie" in self.learned(response):
+            return "it varies by every visitor"
+        return None
+
+    def learned(self, response: Response) -> tuple[str, ...]:
+        """Return the request headers that an answer varies by, beyond those that are in the key already."""
+        named = {header.lower() for header in map(_header_of, self._options.vary) if header}
+        return tuple(sorted(header.lower() for header in response.vary if header.lower() not in named))
+
+    def vary(self, response: Response) -> Response:
+        """Tell caches further on what the answers vary by."""
+        for name in self._options.vary:
+            header = _header_of(name)
+            if header:
+                response.vary.add(header)
+        return response
+
+    def _applies(self) -> bool:
+        if request.method not in ("GET", "HEAD") or "Authorization" in request.headers or "Range" in request.headers:
+            return False
+        return not (self._options.unless is not None and self._options.unless())
+
+    def _dispatch(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
+        return current_app.ensure_sync(self._view)(*args, **kwargs)
+
+    def _key(self, runtime: Runtime) -> str:
+        query = [
+            (name, value)
+            for name, value in request.args.items(multi=True)
+            if self._options.query is None or name in self._options.query
+        ]
+        where = [request.scheme, request.host, request.root_path, request.path, sorted(query)]
+        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self._options.vary]
+        return store_key(runtime.storage.namespace, "view", self._name, canonical([where, varied]))
+
+
+class _Making:
+    """One request for a cached view."""
+
+    def __init__(self, view: CachedView, runtime: Runtime, dispatch: Callable[[], t.Any]) -> None:
+        self.runtime = runtime
+        self._view = view
+        self._dispatch = dispatch
+        self._unit = runtime.unit_of(request.environ)
+        #: The view's own answer, once it was asked.
+        self._made: Response | None = None
+        self._error: Exception | None = None
+        self._refusal: str | None = None
+        #: The request headers that are in the key, beyond those that ``vary=`` names.
+        self._known: tuple[str, ...] = ()
+
+    def answer(self, key: str) -> Response:
+        """Return a stored answer, or the view's own."""
+        page = self._page(key)
+        if isinstance(page, Page) and page.vary and self._made is None:
+            self._known = page.vary
+            page = self._page(self._varied_key(key, page.vary))
+        if self._error is not None:
+            raise self._error
+        if self._made is not None:
+            return self._miss(self._made)
+        if not isinstance(page, Page):
+            return self._miss(current_app.make_response(self._dispatch()))
+        return self._hit(page)
+
+    def _page(self, key: str) -> t.Any:
+        runtime = self.runtime
+        if runtime.passes.get(key, 0.0) > clock.monotonic():
+            self._make(key)
+            return None
+        held = runtime.storage.recall(key)
+        if held is not None:
+            return held.value
+        plan = runtime.engine.plan(self._view.call(runtime, key), owner())
+        return run(plan, functools.partial(self._make, key), runtime.later, self._recompute(key))
+
+    def _make(self, key: str) -> Page | Private:
+        """Ask the view, and return what may be stored of its answer."""
+        try:
+            response = current_app.make_response(self._dispatch())
+        except Exception as error:
+            # Another visitor who waits may be allowed what this one is not.
+            self._error = error
+            return Private("it failed")
+        self._made = response
+        if request.method == "HEAD":
+            self._refusal = "it answers HEAD"
+            return Private(self._refusal)
+        self._refusal = self._view.refusal(response, self._unit.reads)
+        if self._refusal is not None:
+            self.runtime.pass_by(key)
+            return Private(self._refusal)
+        return self._keep(key, response)
+
+    def _keep(self, key: str, response: Response) -> Page:
+        page = _to_page(response)
+        vary = self._view.learned(response)
+        if set(vary) <= set(self._known):
+            return page
+        call = self._view.call(self.runtime, self._varied_key(key, vary))
+        self.runtime.storage.set(call, page)
+        return Page(status=0, headers=[], body=b"", made_at=page.made_at, vary=vary)
+
+    def _recompute(self, key: str) -> Callable[[], Page | Private]:
+        """Return a function that asks the view again, later, as this request would."""
+        app: Flask = t.cast("t.Any", current_app)._get_current_object()
+        view = self._view
+        environ = {name: value for name, value in request.environ.items() if not name.startswith(_PER_REQUEST)}
+
+        def recompute() -> Page | Private:
+            with app.request_context(environ):
+                answered = app.preprocess_request()
+                if answered is not None:
+                    return Private("a before_request function answered")
+                return _Making(view, self.runtime, self._dispatch)._make(key)
+
+        return recompute
+
+    @staticmethod
+    def _varied_key(key: str, vary: tuple[str, ...]) -> str:
+        values = canonical([[name, request.headers.get(name)] for name in vary])
+        return f"{key}:{store_key('', 'vary', '', values)}"
+
+    def _miss(self, response: Response) -> Response:
+        detail = "stored" if self._refusal is None else f'detail="{self._refusal}"'
+        response.headers["Cache-Status"] = f"{_NAME}; fwd=miss; {detail}"
+        return self._view.vary(response)
+
+    def _hit(self, page: Page) -> Response:
+        age = max(0, int(clock.now() - page.made_at))
+        response = current_app.response_class(page.body, page.status, Headers(page.headers))
+        response.headers["Age"] = str(age)
+        response.headers["Cache-Status"] = f"{_NAME}; hit"
+        return self._view.vary(t.cast("Response", response.make_conditional(request)))
+
+
+#: What of an environ belongs to one request alone.
+_PER_REQUEST: t.Final = ("flask_stateful.", "werkzeug.request", "wsgi.input")
+
+
+def _to_page(response: Response) -> Page:
+    response.add_etag()
+    headers = [(name, value) for name, value in response.headers if name.lower() not in _NOT_STORED]
+    return Page(response.status_code, headers, response.get_data(), clock.now())
+
+
+def _header_of(name: object) -> str | None:
+    """Return the request header that carries what a view varies by."""
+    if not isinstance(name, str):
+        return None
+    return name.partition(":")[2] if name.startswith("header:") else "Cookie"
+
+
+def cached_view(cache: Cache, view: Callable[..., t.Any], options: ViewOptions) -> t.Any:
+    """Return a view function that answers from the cache."""
+    cached = CachedView(cache, view, options)
+
+    @functools.wraps(view)
+    def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        return cached(*args, **kwargs)
+
+    # functools.wraps copies what marks a coroutine function, and this one is none.
+    wrapper.__dict__.pop("_is_coroutine_marker", None)
+    wrapper.forget = cached.forget  # type: ignore[attr-defined]
+    wrapper.forget_all = cached.forget_all  # type: ignore[attr-defined]
+    wrapper.uncached = view  # type: ignore[attr-defined]
+    return wrapper

@@ -73,11 +73,10 @@ def each(cases: dict[str, t.Any], names: str = "ttl") -> pytest.MarkDecorator:
 class TtlRules(Suite):
     """What can be a ttl, in each operation that takes one."""
 
-    @each(TTLS, "ttl, before, rest")
-    def test_value_lives_as_long_as_its_ttl(
-        self, store: Store, later: Later, ttl: Ttl, before: float, rest: float
-    ) -> None:
+    @each(TTLS, "case")
+    def test_value_lives_as_long_as_its_ttl(self, store: Store, later: Later, case: tuple[Ttl, float, float]) -> None:
         """However it was written, a value is there until its ttl has passed, and not from that instant on."""
+        ttl, before, rest = case
         store.set("set", b"1", ttl)
         store.add("add", b"1", ttl)
         store.set("swap", b"0")

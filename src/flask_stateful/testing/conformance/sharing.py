@@ -201,9 +201,11 @@ class ForkRules(Suite):
 
     def test_works_after_a_fork_amid_writes(self, store: Store) -> None:
         """A child works also when other threads were inside the store at the moment of the fork."""
-        done = threading.Event()
+        under_way, done = threading.Barrier(3), threading.Event()
 
         def write(number: int) -> None:
+            store.set(f"busy:{number}", b"x" * 1000)
+            under_way.wait(self.patience)
             while not done.is_set():
                 store.set(f"busy:{number}", b"x" * 1000)
                 store.get(f"busy:{number}")
@@ -212,10 +214,12 @@ class ForkRules(Suite):
         for writer in writers:
             writer.start()
         try:
-            for _ in range(3):
-                assert in_processes(1, lambda number: store.incr(f"child:{number}") > 0, patience=self.patience) == [
-                    True
-                ]
+            under_way.wait(self.patience)
+            for count in range(1, 4):
+                counted = in_processes(
+                    1, lambda number: (store.incr("count"), store.get("busy:0")), patience=self.patience
+                )
+                assert counted == [(count if self.across_processes else 1, b"x" * 1000)]
         finally:
             done.set()
             for writer in writers:

@@ -38,7 +38,7 @@ def openers(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Return a module in which a test can put openers; what it registers is forgotten."""
     module = types.ModuleType("third_party")
     monkeypatch.setitem(sys.modules, "third_party", module)
-    monkeypatch.setattr(stores, "_openers", dict(stores._openers))
+    monkeypatch.setattr(stores, "_schemes", dict(stores._schemes))
     return module
 
 
@@ -160,8 +160,8 @@ class TestRedis:
             "unix:///run/redis.sock?db=1",
             "valkey://h",
             "valkeys://h",
-            *(f"{name}+cluster://h:1,i:2" for name in ("redis", "rediss", "valkey", "valkeys")),
-            *(f"{name}+sentinel://h:1,i:2/service" for name in ("redis", "rediss", "valkey", "valkeys")),
+            "redis+cluster://h:1,i:2",
+            "redis+sentinel://h:1,i:2/service",
             "ReDiS://H",
         ],
     )

@@ -19,7 +19,7 @@ __all__ = ["Store", "open_store", "register_scheme"]
 _REDIS = "flask_stateful.stores.redis:RedisStore.from_url"
 
 #: What opens the URLs of a scheme, as ``module:name``; a module is imported when it is needed.
-_openers: dict[str, str] = {
+_schemes: dict[str, str] = {
     "memory": "flask_stateful.stores:open_memory",
     "sqlite": "flask_stateful.stores:open_sqlite",
     "redis": _REDIS,
@@ -28,13 +28,7 @@ _openers: dict[str, str] = {
     "valkey": _REDIS,
     "valkeys": _REDIS,
     "redis+cluster": _REDIS,
-    "rediss+cluster": _REDIS,
-    "valkey+cluster": _REDIS,
-    "valkeys+cluster": _REDIS,
     "redis+sentinel": _REDIS,
-    "rediss+sentinel": _REDIS,
-    "valkey+sentinel": _REDIS,
-    "valkeys+sentinel": _REDIS,
 }
 
 #: :rfc:`3986#section-3.1`
@@ -71,9 +65,9 @@ def open_store(url: str, *, root: str | os.PathLike[str] | None = None, timeout:
         store = _opener_of(scheme)(scheme + url[len(scheme) :], **options)
     except ValueError:
         # The cause is left out: what could not be read may be a part of a password.
-        raise ConfigError(f"the {scheme}:// URL cannot be read by {_openers[scheme]}") from None
+        raise ConfigError(f"the {scheme}:// URL cannot be read by {_schemes[scheme]}") from None
     if not isinstance(store, Store):
-        raise ConfigError(f"{scheme}:// needs an opener that returns a Store; {_openers[scheme]} does not")
+        raise ConfigError(f"{scheme}:// needs an opener that returns a Store; {_schemes[scheme]} does not")
     return store
 
 
@@ -94,8 +88,8 @@ def register_scheme(scheme: str, opener: str) -> None:
         raise ValueError(f"a scheme is lower-case letters, digits, +, - and ., beginning with a letter, not {scheme!r}")
     if not re.fullmatch(r"[\w.]+:[\w.]+", opener):
         raise ValueError(f"write the opener as 'package.module:function', not {opener!r}")
-    if _openers.setdefault(scheme, opener) != opener:
-        raise ValueError(f"{scheme}:// is opened by {_openers[scheme]}")
+    if _schemes.setdefault(scheme, opener) != opener:
+        raise ValueError(f"{scheme}:// is opened by {_schemes[scheme]}")
 
 
 def _scheme_of(url: str) -> str:
@@ -106,25 +100,25 @@ def _scheme_of(url: str) -> str:
         raise ConfigError("a store URL has white space around it or control characters in it; remove them")
     found = re.match(rf"({_SCHEME}):(//)?", url)
     scheme = found[1].lower() if found else ""
-    if found and found[2] is None and scheme in _openers:
+    if found and found[2] is None and scheme in _schemes:
         raise ConfigError(f"two slashes are missing after {scheme}: in a store URL; write {scheme}://...")
     if found is None or found[2] is None:
         raise ConfigError(f"a store URL begins with a scheme and ://; write for instance {_EXAMPLES}")
-    if scheme not in _openers:
-        near = difflib.get_close_matches(scheme, _openers, n=1)
+    if scheme not in _schemes:
+        near = difflib.get_close_matches(scheme, _schemes, n=1)
         hint = f"; did you mean {near[0]}://?" if near else "."
-        raise ConfigError(f"no store is known for {scheme}://{hint} Known are {', '.join(sorted(_openers))}")
+        raise ConfigError(f"no store is known for {scheme}://{hint} Known are {', '.join(sorted(_schemes))}")
     return scheme
 
 
 def _opener_of(scheme: str) -> t.Callable[..., object]:
     """Import what opens a scheme."""
     try:
-        return t.cast("t.Callable[..., object]", pkgutil.resolve_name(_openers[scheme]))
+        return t.cast("t.Callable[..., object]", pkgutil.resolve_name(_schemes[scheme]))
     except ModuleNotFoundError as error:
         raise ConfigError(f"{scheme}:// needs the Python package {error.name}, which is not installed") from error
     except AttributeError as error:
-        raise ConfigError(f"{scheme}:// needs {_openers[scheme]}, which does not exist") from error
+        raise ConfigError(f"{scheme}:// needs {_schemes[scheme]}, which does not exist") from error
 
 
 def open_memory(url: str, *, timeout: float) -> Store:

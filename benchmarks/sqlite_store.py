@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import os
 import random
 import statistics
-import sys
 import tempfile
-import threading
 import time
 import typing as t
 from pathlib import Path
 
 from flask_stateful.stores.sqlite import SQLiteStore
+from flask_stateful.testing import FakeClock
 
 VALUE = os.urandom(200)
 #: How many keys the writers share.
 KEYS = 100_000
 MONTH = 31 * 86400
+
+#: What was measured and the figure, one after the other.
+Figures: t.TypeAlias = t.Iterator[tuple[str, float]]
 
 
 class Latencies(t.NamedTuple):
@@ -89,7 +92,8 @@ def crowd(path: Path, processes: int, seconds: float, reads_percent: int = 0) ->
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(processes), context.SimpleQueue()
     children = [
-        context.Process(target=use, args=(path, seconds, reads_percent, start, results)) for _ in range(processes)
+        context.Process(target=use, args=(path, seconds, reads_percent, start, results), daemon=True)
+        for _ in range(processes)
     ]
     for child in children:
         child.start()
@@ -99,28 +103,34 @@ def crowd(path: Path, processes: int, seconds: float, reads_percent: int = 0) ->
     return found
 
 
-def single_calls(folder: Path) -> None:
+def single_calls(folder: Path) -> Figures:
     """Measure calls of one thread, on a small file."""
     store = SQLiteStore(folder / "calls.sqlite3")
     fill(store, 1000)
     keys = [key(number) for number in random.Random(1).sample(range(1000), 1000)]
-    show("get, 1,000 rows", median_call(store.get, keys))
-    show("swap", median_call(lambda name: store.swap(name, VALUE, VALUE, MONTH), keys))
-    show("set", median_call(lambda name: store.set(name, VALUE, MONTH), keys))
-    show("set, ever earlier", median_call(lambda name, left=[1e9]: store.set(name, VALUE, earlier(left)), keys))
-    show("touch", median_call(lambda name: store.touch(name, MONTH), keys))
-    show("incr", median_call(lambda name: store.incr(f"n{name}"), keys))
+    yield "get, 1,000 rows", median_call(store.get, keys)
+    yield "swap", median_call(lambda name: store.swap(name, VALUE, VALUE, MONTH), keys)
+    yield "set", median_call(lambda name: store.set(name, VALUE, MONTH), keys)
+    ttls = itertools.count(10**9, -120)  # a shorter one each time, so that the row has to move
+    yield "set, ever earlier", median_call(lambda name: store.set(name, VALUE, next(ttls)), keys)
+    yield "touch", median_call(lambda name: store.touch(name, MONTH), keys)
+    yield "incr", median_call(lambda name: store.incr(f"n{name}"), keys)
     store.close()
 
 
-def earlier(left: list[float]) -> float:
-    """Return a shorter ttl each time, so that the row has to move."""
-    left[0] -= 120
-    return left[0]
+def longest_pause(seconds: float) -> float:
+    """Return for how many milliseconds the machine let a process wait that only looks at the clock."""
+    longest, now = 0.0, time.perf_counter()
+    end = now + seconds
+    while now < end:
+        before, now = now, time.perf_counter()
+        longest = max(longest, now - before)
+    return longest * 1000
 
 
-def writers(folder: Path, seconds: float) -> None:
+def writers(folder: Path, seconds: float) -> Figures:
     """Measure one and several processes that write, and write and read, without pause."""
+    yield "nothing but the clock: longest pause, ms", longest_pause(seconds)
     path = folder / "writers.sqlite3"
     store = SQLiteStore(path)
     fill(store, KEYS)
@@ -133,78 +143,62 @@ def writers(folder: Path, seconds: float) -> None:
     ):
         found = crowd(path, processes, seconds, reads)
         writes = [each for latencies in found for each in latencies.writes]
-        show(f"{title}: writes/s", len(writes) / seconds)
+        yield f"{title}: writes/s", len(writes) / seconds
         for percent in (50, 99, 99.9):
-            show(f"{title}: write p{percent}", percentile(writes, percent))
-        show(f"{title}: longest write, ms", max(writes) / 1000)
+            yield f"{title}: write p{percent}", percentile(writes, percent)
+        yield f"{title}: longest write, ms", max(writes) / 1000
         if processes > 1:
-            show(f"{title}: smallest share, %", min(len(each.writes) for each in found) / len(writes) * 100)
+            yield f"{title}: smallest share, %", min(len(each.writes) for each in found) / len(writes) * 100
         if reads:
-            show(f"{title}: read p99", percentile([each for latencies in found for each in latencies.reads], 99))
+            yield f"{title}: read p99", percentile([each for latencies in found for each in latencies.reads], 99)
 
 
-def long_run(folder: Path, seconds: float) -> None:
+def long_run(folder: Path, seconds: float) -> Figures:
     """Measure how long the log becomes when two processes write for a long time."""
     found = crowd(folder / "writers.sqlite3", 2, seconds)
-    show(f"2 writers for {seconds:.0f} s: longest log, MiB", max(each.longest_log for each in found) / 2**20)
+    yield f"2 writers for {seconds:.0f} s: longest log, MiB", max(each.longest_log for each in found) / 2**20
 
 
-class HoldTimer:
-    """A writer lock that notes how long it was held, in milliseconds."""
-
-    def __init__(self, lock: t.Any) -> None:
-        self.lock = lock
-        self.held: list[float] = []
-
-    def __enter__(self) -> None:
-        self.lock.__enter__()
-        self.began = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        self.held.append((time.perf_counter() - self.began) * 1000)
-        self.lock.__exit__(*exception)
+def write_until(path: Path, start: t.Any, done: t.Any, results: t.Any) -> None:
+    """Write without pause in a process of its own, until told to stop, and send how long each write took."""
+    writes = []
+    with contextlib.closing(SQLiteStore(path, timeout=5)) as store:
+        store.get("open the file")
+        start.wait()
+        while not done.is_set():
+            began = time.perf_counter()
+            store.set("alive", VALUE, MONTH)
+            writes.append((time.perf_counter() - began) * 1e6)
+    results.put(writes)
 
 
-def purge(folder: Path, rows: int) -> None:
-    """Measure reading from a big file, and removing a tenth of it while somebody writes."""
-    store = SQLiteStore(folder / "purge.sqlite3")
-    chance = random.Random(2)
-    doomed, kept = {}, {}
+def purge(folder: Path, rows: int) -> Figures:
+    """Measure reading from a big file, and removing a tenth of it while another process writes."""
+    path, chance = folder / "purge.sqlite3", random.Random(2)
+    doomed, kept = dict[str, bytes](), dict[str, bytes]()
     for _ in range(rows):
         (doomed if chance.randrange(10) == 0 else kept)[key(chance.randrange(10**12))] = VALUE
-    store.set_many(kept, MONTH)
-    store.set_many(doomed, 1)
-    show(f"get, {rows:,} rows", median_call(store.get, chance.sample(sorted(kept), 1000)))
-    time.sleep(1.1)
-    timer = store._file.writer = HoldTimer(store._file.writer)  # type: ignore[assignment]
-    done, writes = threading.Event(), list[float]()
-
-    def write() -> None:
-        with contextlib.closing(SQLiteStore(store.path, timeout=5)) as other:
-            while not done.is_set():
-                began = time.perf_counter()
-                other.set("alive", VALUE, MONTH)
-                writes.append((time.perf_counter() - began) * 1e6)
-
-    writer = threading.Thread(target=write)
+    with FakeClock(time.time() - 3600), contextlib.closing(SQLiteStore(path)) as store:
+        store.set_many(kept, MONTH)
+        store.set_many(doomed, 60)
+    with contextlib.closing(SQLiteStore(path)) as store:
+        yield f"get, {rows:,} rows", median_call(store.get, chance.sample(sorted(kept), 1000))
+    context = multiprocessing.get_context("fork")
+    start, done, results = context.Barrier(2), context.Event(), context.SimpleQueue()
+    writer = context.Process(target=write_until, args=(path, start, done, results), daemon=True)
     writer.start()
-    began = time.perf_counter()
-    removed = store.purge_expired()
-    spent = time.perf_counter() - began
+    with contextlib.closing(SQLiteStore(path, timeout=5)) as store:
+        start.wait()
+        began = time.perf_counter()
+        store.purge_expired()
+        yield f"purge: seconds, {len(doomed):,} rows", time.perf_counter() - began
     done.set()
+    writes = results.get()
     writer.join()
-    show(f"purge: rows removed of {rows:,}", removed)
-    show("purge: seconds", spent)
-    show("purge: batches", len(timer.held))
-    show("purge: writer lock held p99, ms", percentile(timer.held, 99))
-    show("purge: writer lock held longest, ms", max(timer.held))
-    show("purge: another's write p99", percentile(writes, 99))
-    store.close()
-
-
-def show(what: str, figure: float) -> None:
-    """Print one line of the table."""
-    print(f"{what:<44}{figure:>14,.1f}", flush=True)
+    yield "purge: another's writes", len(writes)
+    for percent in (50, 99, 99.9):
+        yield f"purge: another's write p{percent}", percentile(writes, percent)
+    yield "purge: another's longest write, ms", max(writes) / 1000
 
 
 def main() -> None:
@@ -217,11 +211,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        single_calls(folder)
-        writers(folder, arguments.seconds)
-        long_run(folder, arguments.long)
-        purge(folder, arguments.rows)
+        for part in (
+            single_calls(folder),
+            writers(folder, arguments.seconds),
+            long_run(folder, arguments.long),
+            purge(folder, arguments.rows),
+        ):
+            for what, figure in part:
+                print(f"{what:<44}{figure:>14,.1f}", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

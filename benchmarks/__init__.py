@@ -1,0 +1,1 @@
+"""What Flask-Stateful costs, beside what its peers cost: ``python -m benchmarks``. README.md explains the method."""

@@ -1,0 +1,210 @@
+"""The benchmarks run, count exactly what a request asks of its store, and judge rightly; no time is looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import typing as t
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import redis
+
+from benchmarks import chart, codec, gunicorn, sessions
+from benchmarks.apps import CONTENDERS, PAYLOAD, Place
+from benchmarks.counts import RoundTrips, count, counted_statements, renewals
+from benchmarks.harness import Cell, Timings, measure
+from benchmarks.load import load
+from benchmarks.report import Gate, Panel, Table
+from flask_stateful.serialization import dumps, dumps_items, loads, loads_items
+from tests.services import Redis, Valkey
+
+A, B, BASE = Cell("a", "read"), Cell("b", "read"), Cell("none", "read")
+
+#: The peers warn of what they will drop.
+peers = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> t.Iterator[Place]:
+    """A place without servers."""
+    place = Place(tmp_path)
+    with place.opened:
+        yield place
+
+
+@pytest.fixture
+def place_with_servers(tmp_path: Path, redis_server: Redis, valkey: Valkey) -> t.Iterator[Place]:
+    """A place with servers."""
+    place = Place(tmp_path, redis_server.url, valkey.url)
+    with place.opened:
+        yield place
+
+
+def counted(name: str, place: Place) -> dict[str, dict[str, int]]:
+    """Return what one request of each kind asks of its store."""
+    return {operation: dict(counted.events) for operation, counted in count(CONTENDERS[name], place).items()}
+
+
+def test_store_calls(place: Place) -> None:
+    """A request that leaves its session alone calls no store, one that reads calls it once, one that writes twice."""
+    assert counted("memory", place) == {
+        "new": {"add": 1},
+        "untouched": {},
+        "read": {"get": 1},
+        "write": {"get": 1, "swap": 1},
+    }
+
+
+def test_sqlite_statements(place: Place) -> None:
+    """On SQLite reading is one statement, and only a write commits."""
+    assert counted("sqlite", place) == {
+        "new": {"statements": 1, "commits": 1},
+        "untouched": {},
+        "read": {"statements": 1},
+        "write": {"statements": 2, "commits": 1},
+    }
+
+
+@pytest.mark.parametrize("name", ["redis", "valkey"])
+def test_round_trips(name: str, place_with_servers: Place) -> None:
+    """Reading a session is one round trip, making one is one, changing one is two, and leaving it alone is none."""
+    trips = counted(name, place_with_servers)
+    assert {operation: events.get("round trips", 0) for operation, events in trips.items()} == {
+        "new": 1,
+        "untouched": 0,
+        "read": 1,
+        "write": 2,
+    }
+
+
+@pytest.mark.parametrize("name", [contender.name for contender in CONTENDERS.values() if contender.ours])
+def test_untouched_sends_no_header(name: str, place_with_servers: Place) -> None:
+    """An answer that has nothing to do with the session has neither Set-Cookie nor Vary."""
+    headers = {operation: counted.headers for operation, counted in count(CONTENDERS[name], place_with_servers).items()}
+    assert headers == {
+        "new": {"Set-Cookie", "Vary"},
+        "untouched": set(),
+        "read": {"Vary"},
+        "write": {"Vary"},
+    }
+
+
+@peers
+def test_peers_are_counted_alike(place_with_servers: Place) -> None:
+    """The same counters see what Flask-Session does: two round trips even for a page without a session."""
+    pytest.importorskip("flask_session")
+    trips = counted("fs-redis", place_with_servers)
+    assert [trips[operation] for operation in ("untouched", "read", "write")] == [{"round trips": 2}] * 3
+
+
+def test_renewals() -> None:
+    """While one idle timeout passes, a session that is read all the time is written ten times."""
+    assert renewals(100) == {"get": 100, "swap": 10}
+
+
+def test_commands_that_travel_together(redis_server: Redis) -> None:
+    """A pipeline is one round trip, as is a command in many parts, and each that waits for its answer is another."""
+    with RoundTrips(redis_server.url) as proxy, contextlib.closing(redis.Redis.from_url(proxy.url)) as client:
+        client.ping()
+        proxy.events.clear()
+        client.pipeline(transaction=False).get("a").get("b").execute()
+        assert proxy.events["round trips"] == 1
+        client.get("a")
+        client.get("b")
+        client.set("a", b"x" * 5_000_000)  # arrives in parts
+        assert proxy.events["round trips"] == 4
+
+
+def test_transactions_commit_once(tmp_path: Path) -> None:
+    """Writes inside a transaction are one commit, writes by themselves one each, and reads none."""
+    with (
+        counted_statements() as events,
+        contextlib.closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as connection,
+    ):
+        for statement in (
+            *("CREATE TABLE a (b)", "INSERT INTO a VALUES (1)", "SELECT * FROM a"),
+            *("BEGIN", "UPDATE a SET b = 2", "DELETE FROM a", "COMMIT"),
+            *("BEGIN", "SELECT * FROM a", "COMMIT"),
+            *("BEGIN", "INSERT INTO a VALUES (2)", "ROLLBACK"),
+        ):
+            connection.execute(statement)
+    assert events == {"statements": 6, "commits": 2}
+
+
+@peers
+def test_sessions_part(place_with_servers: Place) -> None:
+    """A run of one round measures every contender that is installed and keeps every gate that is a count."""
+    rounds: list[None] = []
+    part = sessions.run(place_with_servers, rounds=1, tick=lambda: rounds.append(None))
+    installed = [contender.title for contender in CONTENDERS.values() if contender.installed]
+    assert len(rounds) == 1
+    assert [row[0] for row in part.tables[0].rows] == installed
+    assert [gate.what for gate in part.gates if not gate.unit and not gate.passed] == []
+    assert {gate.code for gate in part.gates} >= {"S1", "S4", "S5", "S6"}
+
+
+def test_codec_part() -> None:
+    """Both ways to change one key of a large session come to the same session."""
+    data = dumps_items({key: dumps(value) for key, value in codec.LARGE.items()})
+    assert codec.read_one(data) == PAYLOAD["user_id"]
+    assert loads(codec.write_one(data)) == loads(codec.write_all(data)) == codec.LARGE | {"user_id": "4712"}
+    assert list(loads_items(codec.write_one(data))) == list(codec.LARGE)
+    assert len(codec.run(rounds=1, tick=lambda: None).gates) == 2
+
+
+def test_broken_contender(place: Place) -> None:
+    """An application that answers with an error is not measured."""
+    broken = CONTENDERS["memory"].build(place)
+    broken.view_functions["read"] = lambda: ("broken", 500)
+    with pytest.raises(RuntimeError, match="500"):
+        sessions.Visitor(broken).get("/read")
+
+
+def test_served_under_load(place: Place) -> None:
+    """Two workers of gunicorn answer every request of the load generator in Python."""
+    with gunicorn.served(CONTENDERS["cookie"], place) as url:
+        per_second, failed = load(f"{url}/untouched", ["visited=yes"], 0.2, 4)
+    assert per_second > 0
+    assert failed == 0
+
+
+def test_turns_rotate() -> None:
+    """Every round runs every block once and begins one block later than the round before."""
+    turns: list[Cell] = []
+    blocks = {cell: lambda cell=cell: turns.append(cell) or 1.0 for cell in (A, B, BASE)}
+    measure(blocks, 4)
+    assert turns == [A, B, BASE, B, BASE, A, BASE, A, B, A, B, BASE]
+
+
+def test_ratios_stay_within_rounds() -> None:
+    """Ratios are taken within a round, and their median is what counts: a slow round changes nothing."""
+    timings = Timings([{A: 15, B: 30, BASE: 10}, {A: 150, B: 300, BASE: 100}, {A: 15, B: 30, BASE: 10}])
+    assert timings.ratio(A, B) == 0.5
+    assert timings.added_ratio(A, B, BASE) == 0.25
+    assert (timings.median(A), timings.quiet(A), timings.added(A, BASE)) == (15, 15, 5)
+
+
+def test_verdicts() -> None:
+    """A gate is kept at its limit, and missed beyond it, in either direction."""
+    most, least = Gate("X", "", 1.05, 1.05), Gate("X", "", 0.9, 0.9, at_least=True)
+    assert most.passed
+    assert least.passed
+    assert not Gate("X", "", 1.06, 1.05).passed
+    assert not Gate("X", "", 0.89, 0.9, at_least=True).passed
+
+
+def test_table_is_markdown() -> None:
+    """A table is printed as Markdown with a title, a head and a line for each row."""
+    lines = str(Table("Title", ("", "µs"), [("one", "1"), ("two", "22")])).splitlines()
+    assert lines == ["## Title", "", "|     | µs |", "| --- | -- |", "| one | 1  |", "| two | 22 |"]
+
+
+def test_chart_is_drawn() -> None:
+    """The chart is XML with a bar for each figure, whatever a label holds."""
+    drawn = ElementTree.fromstring(
+        chart.draw([Panel("a < b", ("read", "write"), [("one & two", (1, 2)), ("x", (3, 0))])])
+    )
+    bars = [rect for rect in drawn.iter("{http://www.w3.org/2000/svg}rect") if rect.get("height") == "10"]
+    assert [round(float(bar.get("width", ""))) for bar in bars] == [163, 327, 490, 1]

@@ -99,7 +99,7 @@ class Wiring:
                 self._cache = Runtime(
                     Engine(storage, strict=self._app.debug or self._app.testing),
                     ttl=settings.cache_ttl,
-                    later=Background(self._app).later,
+                    background=Background(self._app),
                     unit_of=self.unit_of,
                     vary_value=self._vary_value,
                 )

@@ -123,6 +123,59 @@ def test_refresh_replaces_the_result(state: Stateful) -> None:
     assert (function(1), function.refresh(1), function(1)) == ({"call": 1}, {"call": 2}, {"call": 2})
 
 
+@pytest.mark.usefixtures("app")
+def test_refresh_of_a_coroutine_function(state: Stateful) -> None:
+    """refresh() of a coroutine function is awaited, and replaces the result."""
+    counted = Counted()
+
+    @state.cache.memoize()
+    async def function() -> t.Any:
+        return counted()
+
+    async def visit() -> list[t.Any]:
+        return [await function(), await function.refresh(), await function()]
+
+    assert asyncio.run(visit()) == [{"call": 1}, {"call": 2}, {"call": 2}]
+
+
+def test_refresh_made_of_one_visitors_state_is_not_kept(state: Stateful, app: Flask) -> None:
+    """L3: refreshing while the function reads the session gives the result to the caller alone."""
+
+    @state.cache.memoize()
+    def greeting() -> str:
+        return f"Hello {session.get('name')}"
+
+    with app.test_request_context():
+        session["name"] = "Ada"
+        assert greeting.refresh() == "Hello Ada"
+    with app.test_request_context():
+        assert greeting() == "Hello None"
+
+
+@pytest.mark.usefixtures("app")
+def test_refresh_that_an_invalidation_overtakes_is_not_kept(state: Stateful) -> None:
+    """S2: what was being computed by refresh() when it was invalidated is not served after that."""
+    overtake: list[Callable[[], None]] = []
+    counted = Counted()
+
+    @state.cache.memoize(tags=["tag"])
+    def function() -> t.Any:
+        value = counted()
+        if overtake:
+            overtake.pop()()
+        return value
+
+    for invalidate in (function.forget, function.forget_all, lambda: state.cache.invalidate_tags("tag")):
+        for present in (True, False):
+            if present:
+                function()
+            else:
+                function.forget()
+            overtake.append(invalidate)
+            made = function.refresh()["call"]
+            assert function() == {"call": made + 1}
+
+
 def test_forgetting_is_seen_by_other_processes_at_once(make_app: MakeApp, open_again: Callable[[], Store]) -> None:
     """S2: what one application forgets, another with the same store serves no more, not even from its memory."""
     states = [Stateful(), Stateful()]

@@ -161,6 +161,21 @@ def test_vary_of_the_answer_is_learned(pages: Pages) -> None:
     assert pages.made == 2
 
 
+def test_page_overtaken_by_an_invalidation_is_not_served(pages: Pages) -> None:
+    """S2: a page that was being made when its tag was invalidated is not stored, nor are its variants."""
+    overtake: list[str] = ["tag"]
+
+    def view() -> Response:
+        response = make_response(str(pages.made))
+        response.vary.add("Accept-Language")
+        if overtake:
+            pages.state.cache.invalidate_tags(overtake.pop())
+        return response
+
+    client = pages.page(view, tags=["tag"])
+    assert [client.get("/page").text for _ in range(3)] == ["1", "2", "2"]
+
+
 def answer(*, status: int = 200, **headers: str) -> Response:
     return Response("page", status, {name.replace("_", "-"): value for name, value in headers.items()})
 

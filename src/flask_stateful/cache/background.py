@@ -54,3 +54,8 @@ class Background:
             if self._pool is None:
                 self._pool = concurrent.futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="flask-stateful-cache")
             return self._pool
+
+    def renew(self) -> None:
+        """Begin anew in a forked child, which has none of the threads."""
+        self._pool = None
+        self._lock = threading.Lock()

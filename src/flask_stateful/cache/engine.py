@@ -41,6 +41,12 @@ class Engine:
         self._strict = strict
         self._flights = Flights()
 
+    def renew(self) -> None:
+        """Begin anew in a forked child, which has none of the threads that were computing."""
+        self._flights = Flights()
+        if self.storage.layer.memory is not None:
+            self.storage.layer.memory.renew_lock()
+
     def plan(self, call: Call, owner: object) -> Plan:
         """Return the plan for a value that memory does not have fresh."""
         try:
@@ -202,6 +208,20 @@ class Engine:
         self.storage.counters["refreshes"] += 1
         self._write(call, outcome.value, versions, cost=clock.monotonic() - began, replaces=claimed)
         return outcome.value
+
+    def replace(self, call: Call) -> Plan:
+        """Return the plan for computing a value anew, though there is one that counts.
+
+        The old one is served meanwhile. If it is forgotten or replaced before the new one is there, that is not kept.
+
+        :raises StoreError: if the store fails before the value is computed.
+        """
+        versions = self.storage.tags.read((EVERYTHING, *call.tags))
+        replaces = self.storage.store.get(call.key)
+        if replaces is None:
+            replaces = to_bytes(new_lease())
+            self.storage.store.add(call.key, replaces, LEASE)
+        return (yield from self._compute(call, versions, replaces=replaces))
 
     def _without_store(self, call: Call, owner: object) -> Plan:
         """Serve a stale value to a call that takes one, else compute and keep nothing."""

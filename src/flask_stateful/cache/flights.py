@@ -91,7 +91,3 @@ class Flights:
         """Note that an owner no longer waits."""
         with self._lock:
             self._waits.pop(owner, None)
-
-    def renew_lock(self) -> None:
-        """Begin anew in a forked child, which has none of the threads that were computing."""
-        self.__init__()  # type: ignore[misc]

@@ -89,10 +89,14 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
 
     def refresh(*args: t.Any, **kwargs: t.Any) -> t.Any:
         runtime = cache.runtime
-        call = plan.call(runtime, plan.key(args, kwargs))
-        value = function(*args, **kwargs)
-        runtime.storage.set(call, value)
-        return value
+        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs)))
+        return unwrap(run(steps, watched(runtime, functools.partial(function, *args, **kwargs)), runtime.later))
+
+    async def refresh_async(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        runtime = cache.runtime
+        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs)))
+        compute = functools.partial(plan.function, *args, **kwargs)
+        return unwrap(await run_async(steps, watched_async(runtime, compute), runtime.later))
 
     def forget(*args: t.Any, **kwargs: t.Any) -> None:
         cache.runtime.storage.forget([plan.key(args, kwargs)])
@@ -102,7 +106,7 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
 
     wrapper.forget = forget
     wrapper.forget_all = lambda: cache.runtime.storage.invalidate([plan.own_tag])
-    wrapper.refresh = refresh
+    wrapper.refresh = refresh_async if inspect.iscoroutinefunction(function) else refresh
     wrapper.uncached = function
     wrapper.cache_key = cache_key
     return t.cast("CachedFunction[P, R_co]", wrapper)

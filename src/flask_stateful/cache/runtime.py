@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from flask import has_request_context, request
 
 from .. import clock
+from ..stores._forks import tell_of_forks
 from ..unit import Unit
+from .background import Background
 from .engine import Engine
 from .steps import Later, Private
 
@@ -44,22 +46,35 @@ class Runtime:
         engine: Engine,
         *,
         ttl: float,
-        later: Later,
+        background: Background,
         unit_of: Callable[[WSGIEnvironment], Unit],
         vary_value: Callable[[str], t.Any],
     ) -> None:
         self.engine = engine
         self.storage = engine.storage
         self.ttl = ttl
-        self.later = later
+        self.later: Later = background.later
         self.unit_of = unit_of
         self.vary_value = vary_value
         #: Keys whose answers may not be stored, and until when nobody tries: they need not wait for one another.
         self.passes: dict[str, float] = {}
+        self._background = background
+        tell_of_forks(self)
 
     def unit(self) -> Unit:
         """Return the unit of the current request; outside of one, a unit that nobody asks."""
         return self.unit_of(request.environ) if has_request_context() else Unit()
+
+    def before_fork(self) -> None:
+        """Do nothing: the locks are only ever held for moments."""
+
+    def after_fork_in_parent(self) -> None:
+        """Do nothing: the parent goes on as it was."""
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew, without the threads that were computing, and what they may have held."""
+        self._background.renew()
+        self.engine.renew()
 
     def pass_by(self, key: str) -> None:
         """Let calls for a key go straight to the view for a while."""

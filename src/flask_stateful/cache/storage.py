@@ -125,10 +125,14 @@ class CacheStorage:
 
     # Writing
 
-    def set(self, call: Call, value: t.Any) -> None:
-        """Write a value, whatever was there. Whoever is computing it will not write."""
+    def set(self, call: Call, value: t.Any, versions: Mapping[str, bytes] | None = None) -> None:
+        """Write a value, whatever was there. Whoever is computing it will not write.
+
+        :param versions: those that its tags had before it was computed; by default those that they have now.
+        """
         self.pay()
-        versions = self.tags.read((EVERYTHING, *call.tags))
+        if versions is None:
+            versions = self.tags.read((EVERYTHING, *call.tags))
         self.put(call.key, to_bytes(self.entry(call, value, versions)), call.lasts, None)
 
     def add(self, call: Call, value: t.Any) -> bool:

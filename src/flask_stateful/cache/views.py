@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import typing as t
@@ -12,12 +13,13 @@ from flask import current_app, request
 from werkzeug.datastructures import Headers
 
 from .. import clock
-from ..errors import DecodeError
+from ..errors import DecodeError, StoreError
 from .keys import canonical, store_key
 from .personal import uncovered
 from .runtime import Default, Runtime
 from .steps import Private, owner, run
 from .storage import Call
+from .tags import EVERYTHING
 from .values import Codec
 
 if t.TYPE_CHECKING:
@@ -203,6 +205,7 @@ class _Making:
     def _make(self, key: str) -> Page | Private:
         """Ask the view, and return what may be stored of its answer."""
         try:
+            versions = self._versions(key)
             response = current_app.make_response(self._dispatch())
         except Exception as error:
             # Another visitor who waits may be allowed what this one is not.
@@ -216,15 +219,23 @@ class _Making:
         if self._refusal is not None:
             self.runtime.pass_by(key)
             return Private(self._refusal)
-        return self._keep(key, response)
+        return self._keep(key, response, versions)
 
-    def _keep(self, key: str, response: Response) -> Page:
+    def _versions(self, key: str) -> dict[str, bytes] | None:
+        """Return the versions of the answer's tags before it is made; ``None`` where the store cannot tell."""
+        try:
+            return self.runtime.storage.tags.read((EVERYTHING, *self._view.call(self.runtime, key).tags))
+        except StoreError:
+            return None
+
+    def _keep(self, key: str, response: Response, versions: dict[str, bytes] | None) -> Page:
         page = _to_page(response)
         vary = self._view.learned(response)
         if set(vary) <= set(self._known):
             return page
-        call = self._view.call(self.runtime, self._varied_key(key, vary))
-        self.runtime.storage.set(call, page)
+        if versions is not None:
+            with contextlib.suppress(StoreError):
+                self.runtime.storage.set(self._view.call(self.runtime, self._varied_key(key, vary)), page, versions)
         return Page(status=0, headers=[], body=b"", made_at=page.made_at, vary=vary)
 
     def _recompute(self, key: str) -> Callable[[], Page | Private]:

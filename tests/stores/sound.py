@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from flask_stateful import clock
+from flask_stateful.epochs import Epochs, FileEpochs, NoEpochs
 from flask_stateful.errors import StoreError
 from flask_stateful.stores.base import Store, Ttl, is_key, require_key, ttl_seconds
 from flask_stateful.stores.memory import MemoryStore
@@ -63,17 +64,23 @@ class Client:
 
 
 class ClientStore(MemoryStore):
-    """A store that is given a client."""
+    """A store that is given a client, and cannot tell which keys were changed."""
+
+    abilities = MemoryStore.abilities - {"epochs"}
 
     def __init__(self, client: Client) -> None:
         super().__init__(max_value_bytes=2**20)
         self.client = client
 
+    def epochs(self) -> Epochs:
+        """Return a table that tells nothing."""
+        return NoEpochs()
+
 
 class FileStore(Store):
     """All values in one file, which each call reads, and writes anew, under a lock: as slow and as safe as can be."""
 
-    abilities = frozenset({"many"})
+    abilities = frozenset({"many", "epochs"})
     max_value_bytes = 2**20
 
     def __init__(self, path: Path) -> None:
@@ -132,6 +139,14 @@ class FileStore(Store):
         with self._rows() as rows:
             for key in filter(is_key, keys):
                 rows.pop(key, None)
+
+    def epochs(self) -> Epochs:
+        """Return a table in a file beside this one."""
+        return FileEpochs(f"{self.path}.epochs")
+
+    def sibling(self, name: str) -> FileStore:
+        """Return a store in a file beside this one."""
+        return FileStore(Path(f"{self.path}.{name}"))
 
     def close(self) -> None:
         """Refuse what comes after."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
+from flask_stateful.epochs import Epochs, LocalEpochs, slot_of
 from flask_stateful.stores.base import Ttl
 from flask_stateful.stores.memory import MemoryStore
 from tests.stores.broken.table import breaks
-from tests.stores.sound import WatchableStore, WatchableSuite
+from tests.stores.sound import FileStore, FileSuite, WatchableStore, WatchableSuite
 
 
 @breaks("test_abilities_are_known")
@@ -21,10 +23,27 @@ class HidesWhatItCan(MemoryStore):
     abilities = frozenset({"touch", "incr"})
 
 
-@breaks("test_missing_ability_says_so")
-class PretendsToWatch(MemoryStore):
-    def watch(self, prefix: str, changed: Callable[[str | None], None]) -> Callable[[], None]:
-        return lambda: None
+@breaks("test_missing_epochs_are_not_trusted")
+class HidesItsEpochs(MemoryStore):
+    abilities = MemoryStore.abilities - {"epochs"}
+
+
+@breaks("test_missing_epochs_are_not_trusted")
+class HasDeafEpochs(MemoryStore):
+    abilities = MemoryStore.abilities - {"epochs"}
+
+    def epochs(self) -> Epochs:
+        class Deaf(LocalEpochs):
+            def changed(self, keys: Iterable[str]) -> None:
+                pass
+
+        return Deaf()
+
+
+@breaks("test_sibling_is_a_store")
+class HasNoSibling(MemoryStore):
+    def sibling(self, name: str) -> t.Any:
+        return None
 
 
 @breaks("test_check_describes_problems")
@@ -199,3 +218,53 @@ class WatchNeverEnds(WatchableStore):
 class WatchEndsOnce(WatchableStore):
     def _unwatch(self, watch: object) -> None:
         del self._watches[watch]
+
+
+@breaks("test_epochs_tell_changes")
+class TellsOnlyTheFirstChange(MemoryStore):
+    def epochs(self) -> Epochs:
+        class First(LocalEpochs):
+            def changed(self, keys: Iterable[str]) -> None:
+                for slot in map(slot_of, keys):
+                    self.table[slot] = 1
+
+        self._epochs = self._epochs if type(self._epochs).__name__ == "First" else First()
+        return self._epochs
+
+
+@breaks("test_epochs_tell_changes")
+class TellsTheFirstKey(MemoryStore):
+    def epochs(self) -> Epochs:
+        epochs = super().epochs()
+        epochs.changed = lambda keys: LocalEpochs.changed(epochs, list(keys)[:1])  # type: ignore[method-assign]
+        return epochs
+
+
+@breaks("test_epochs_tell_changes", suite=FileSuite)
+class KeepsEpochsToItself(FileStore):
+    def epochs(self) -> Epochs:
+        return LocalEpochs()
+
+
+@breaks("test_epochs_leave_other_keys")
+class TellsEveryKey(MemoryStore):
+    def epochs(self) -> Epochs:
+        epochs = super().epochs()
+        epochs.marks = lambda keys: LocalEpochs.marks(epochs, ["key"] * len(list(keys)))  # type: ignore[method-assign]
+        return epochs
+
+
+@breaks("test_epochs_leave_other_keys")
+class LooksAtOneKey(MemoryStore):
+    def epochs(self) -> Epochs:
+        epochs = super().epochs()
+        epochs.marks = lambda keys: LocalEpochs.marks(epochs, list(keys)[:1])  # type: ignore[method-assign]
+        return epochs
+
+
+@breaks("test_epochs_tell_changes_of_other_processes", suite=FileSuite)
+class KeepsEpochsToItsProcess(FileStore):
+    tables: t.ClassVar[dict[Path, Epochs]] = {}
+
+    def epochs(self) -> Epochs:
+        return self.tables.setdefault(self.path, LocalEpochs())

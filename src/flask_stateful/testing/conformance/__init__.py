@@ -22,7 +22,7 @@ import pytest
 # pytest explains an assertion only in a module that it was told of before the import.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
-from .abilities import AbilityRules, PurgeRules, ScanRules, WatchRules  # noqa: E402
+from .abilities import AbilityRules, EpochRules, PurgeRules, ScanRules, WatchRules  # noqa: E402
 from .expiry import ExpiryRules, TtlRules  # noqa: E402
 from .keys import KeyRules  # noqa: E402
 from .lifetime import FailureRules, LifetimeRules  # noqa: E402
@@ -44,6 +44,7 @@ class StoreConformance(
     ScanRules,
     PurgeRules,
     WatchRules,
+    EpochRules,
     ThreadRules,
     ProcessRules,
     ForkRules,

@@ -9,22 +9,18 @@ import typing as t
 
 import pytest
 
+from ...epochs import Epochs, Marks, slot_of
 from ...errors import UnsupportedOperation
 from ...stores.base import Store
+from .crowd import eventually
 from .expiry import DAY
 from .keys import KEYS
-from .suite import Later, Suite
+from .suite import Later, Suite, need
 
-ABILITIES = frozenset({"touch", "incr", "many", "scan", "purge_expired", "watch"})
+ABILITIES = frozenset({"touch", "incr", "many", "scan", "purge_expired", "watch", "epochs"})
 
 #: Beginnings of keys that a pattern, a comparison or a collation would take for more than the text they are.
 PREFIXES = ("cache:", "cache*", "cache?", "cache[2]", "cache_", "cache%", "Cache:", "caf\u00e9:", "cache\x00", "c", "")
-
-
-def need(store: Store, ability: str) -> None:
-    """Skip the test where the store does not name an ability."""
-    if ability not in store.abilities:
-        pytest.skip(f"does not name {ability!r}")
 
 
 class AbilityRules(Suite):
@@ -46,6 +42,25 @@ class AbilityRules(Suite):
         }
         with pytest.raises(UnsupportedOperation):
             calls[ability]()
+
+    def test_missing_epochs_are_not_trusted(self, store: Store) -> None:
+        """A store that cannot tell which keys were changed has epochs by which no copy is ever true."""
+        if "epochs" in store.abilities:
+            pytest.skip("names 'epochs'")
+        epochs = store.epochs()
+        marks = epochs.marks(["key"])
+        epochs.changed(["key"])
+        assert not epochs.live
+        assert not epochs.is_unchanged(marks)
+        epochs.close()
+
+    def test_sibling_is_a_store(self, store: Store) -> None:
+        """A store for another kind of state works, beside the store or as the store itself."""
+        sibling = store.sibling("other")
+        sibling.set("theirs", b"1")
+        store.set("ours", b"2")
+        assert (sibling.get("theirs"), store.get("ours")) == (b"1", b"2")
+        sibling.close()
 
     def test_check_describes_problems(self, store: Store) -> None:
         """A check of a store that works returns sentences, and leaves nothing behind."""
@@ -210,3 +225,35 @@ class WatchRules(Suite):
         assert fence.hears("app:key")
         assert ended.heard == heard
         stop_fence()
+
+
+class EpochRules(Suite):
+    """Hearing which keys were changed elsewhere, by a table."""
+
+    def test_epochs_tell_changes(self, store: Store) -> None:
+        """A key that anybody says is changed is not what it was before, for all who use the store, each time."""
+        need(store, "epochs")
+        mine, others = store.epochs(), self.reopen(store).epochs()
+        for changed in (["key", "second"], ["key"], ["second"]):
+            before = [(epochs, epochs.marks([key])) for epochs in (mine, others) for key in changed]
+            assert all(epochs.is_unchanged(marks) for epochs, marks in before)
+            others.changed(changed)
+            assert all(self.hears(epochs, marks) for epochs, marks in before)
+        mine.close()
+        others.close()
+
+    def test_epochs_leave_other_keys(self, store: Store) -> None:
+        """A key of another slot stays what it was; a mark of several keys is as old as the one that was changed."""
+        need(store, "epochs")
+        epochs = store.epochs()
+        assert slot_of("key") != slot_of("other")
+        key, other, both = (epochs.marks(keys) for keys in (["key"], ["other"], ["other", "key"]))
+        epochs.changed(["key"])
+        assert self.hears(epochs, key)
+        assert epochs.is_unchanged(other)
+        assert not epochs.is_unchanged(both)
+        epochs.close()
+
+    def hears(self, epochs: Epochs, marks: Marks) -> bool:
+        """Wait until it is known that a key behind some marks was changed."""
+        return eventually(lambda: not epochs.is_unchanged(marks), self.patience)

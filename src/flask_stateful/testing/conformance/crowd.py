@@ -15,10 +15,22 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from ... import clock
+
 T = t.TypeVar("T")
+
+_system = clock.Clock()
 
 #: Python hands over to another thread this often, in seconds, so that races show.
 _SWITCH_INTERVAL = 1e-5
+
+
+def eventually(condition: t.Callable[[], bool], patience: float) -> bool:
+    """Wait in real time, at most ``patience`` seconds, until something is true; tell whether it is."""
+    deadline = _system.monotonic() + patience
+    while not condition() and _system.monotonic() < deadline:
+        _system.wait(0.001)
+    return condition()
 
 
 def in_threads(count: int, work: t.Callable[[int], T], *, patience: float) -> list[T]:

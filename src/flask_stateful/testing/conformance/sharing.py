@@ -10,8 +10,8 @@ import typing as t
 import pytest
 
 from ...stores.base import Store
-from .crowd import in_processes, in_threads
-from .suite import Later, Suite
+from .crowd import eventually, in_processes, in_threads
+from .suite import Later, Suite, need
 
 #: Callers at once, and how often each does its thing.
 CROWD, ROUNDS = 4, 25
@@ -177,6 +177,15 @@ class ProcessRules(Suite):
             return torn([store.get("key") for _ in range(ROUNDS * 2)], length)
 
         assert in_processes(CROWD, work, patience=self.patience) == [[]] * CROWD
+
+    def test_epochs_tell_changes_of_other_processes(self, shared: Store) -> None:
+        """A key that another process says is changed is not what it was before."""
+        need(shared, "epochs")
+        epochs = shared.epochs()
+        marks = epochs.marks(["key"])
+        in_processes(1, lambda number: self.reopen(shared).epochs().changed(["key"]), patience=self.patience)
+        assert eventually(lambda: not epochs.is_unchanged(marks), self.patience)
+        epochs.close()
 
 
 class ForkRules(Suite):

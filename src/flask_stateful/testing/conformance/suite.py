@@ -77,6 +77,12 @@ class Suite:
         return [store if number % 2 == 0 else other for number in range(count)]
 
 
+def need(store: Store, ability: str) -> None:
+    """Skip the test where the store does not name an ability."""
+    if ability not in store.abilities:
+        pytest.skip(f"does not name {ability!r}")
+
+
 def call_all(store: Store, key: str, value: bytes) -> t.Iterator[tuple[str, t.Callable[[], object]]]:
     """Yield the name of each operation that a store has, and one call of it."""
     yield "get", lambda: store.get(key)

@@ -93,6 +93,8 @@ class Unit:
             participant.discard()
         for participant in self._participants:
             participant.close()
+        # They know the unit; without this, a session's data would stay in memory until the garbage collector runs.
+        self._participants = []
 
 
 def _step(participant: Participant) -> Step:

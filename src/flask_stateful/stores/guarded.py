@@ -150,8 +150,9 @@ class GuardedStore(Store):
         return self.inner.epochs()
 
     def sibling(self, name: str) -> Store:
-        """Return the inner store's sibling."""
-        return self.inner.sibling(name)
+        """Return the inner store's sibling; where that is the inner store, this one."""
+        sibling = self.inner.sibling(name)
+        return self if sibling is self.inner else sibling
 
     def check(self) -> list[str]:
         """Ask the inner store, also while it counts as down."""

@@ -17,7 +17,12 @@ autodoc_preserve_defaults = True
 
 nitpicky = True
 # Only names of our own can be resolved, and those must be.
-nitpick_ignore_regex = [(r"py:.*", r"(?!flask_stateful\.).*")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!flask_stateful\.).*"),
+    # Type variables, and what a signature mentions but nobody types.
+    (r"py:.*", r"flask_stateful\.cache\..*\.(P|R|R_co)"),
+    (r"py:.*", r"flask_stateful\.cache\.runtime\.(Default|Runtime)"),
+]
 
 html_theme = "furo"
 html_title = f"{project} {release}"

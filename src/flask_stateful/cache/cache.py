@@ -41,7 +41,7 @@ class Cache:
     def get(self, key: t.Any, default: t.Any = None) -> t.Any:
         """Return the value of a key, or the default where there is none, or none can be had.
 
-        :param key: text, a number, a tuple of such: whatever :func:`~flask_stateful.cache.keys.canonical` takes.
+        :param key: text, a number, a tuple of such: whatever an argument of a cached function can be.
         """
         runtime = self.get_runtime()
         call = self._call(runtime, key)

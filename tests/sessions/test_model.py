@@ -15,10 +15,11 @@ import typing as t
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from flask import Flask, session
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from werkzeug.test import TestResponse
 
 from flask_stateful import Stateful
@@ -208,6 +209,24 @@ class Driven:
 KEYS = st.sampled_from(["a", "b"])
 LISTS = st.sampled_from(["x", "y"])
 USERS = st.sampled_from(["ada", "grace"])
+NOTHING = st.just("")
+
+#: What a request can do, and with what.
+ACTIONS = st.one_of(
+    st.tuples(st.just(name), argument)
+    for name, argument in {
+        "look": NOTHING,
+        "assign": KEYS,
+        "pop": KEYS | LISTS,
+        "append": LISTS,
+        "append_under_lock": LISTS,
+        "clear": NOTHING,
+        "rotate": NOTHING,
+        "login": USERS,
+        "logout": NOTHING,
+    }.items()
+)
+FAILS = st.sampled_from([False, False, False, True])
 IN_FLIGHT = st.integers(0, MAX_IN_FLIGHT - 1)
 
 
@@ -238,77 +257,48 @@ class Sessions(RuleBasedStateMachine):
         self.clock.__exit__()
         self.folder.cleanup()
 
+    @initialize(user=st.none() | USERS)
+    def begin_with_a_session(self, user: str | None) -> None:
+        self.begin(looks=False)
+        self.act(0, [("assign", "a"), ("append", "x"), *([("login", user)] if user is not None else [])])
+        self.finish(0, fails=False)
+
     @precondition(lambda self: len(self.requests) < MAX_IN_FLIGHT)
-    @rule()
-    def begin(self) -> None:
+    @rule(looks=st.booleans())
+    def begin(self, looks: bool) -> None:
         number = self.cookies[self.browser.cookie] if self.browser.cookie is not None else None
         self.requests.append(Driven(self.browser, Request(self.store, self.numbers, number)))
-
-    def choose(self, index: int) -> Driven:
-        request = self.requests[index % len(self.requests)]
-        request.model.look()
-        return request
+        if looks:
+            self.act(len(self.requests) - 1, [("look", "")])
 
     @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT)
-    def look(self, index: int) -> None:
-        request = self.choose(index)
+    @rule(index=IN_FLIGHT, actions=st.lists(ACTIONS, min_size=1, max_size=3))
+    def act(self, index: int, actions: list[tuple[str, str]]) -> None:
+        request = self.requests[index % len(self.requests)]
+        for name, argument in actions:
+            request.model.look()
+            getattr(self, name)(request, argument)
+
+    def look(self, request: Driven, _: str) -> None:
         seen = request.do(lambda: (dict(session), self.state.user_id))
         assert seen == (request.model.view, request.model.user)
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, key=KEYS)
-    def assign(self, index: int, key: str) -> None:
-        request, value = self.choose(index), next(self.values)
+    def assign(self, request: Driven, key: str) -> None:
+        value = next(self.values)
         request.model.assign(key, value)
         request.do(lambda: session.update({key: value}))
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, key=KEYS | LISTS)
-    def pop(self, index: int, key: str) -> None:
-        request = self.choose(index)
+    def pop(self, request: Driven, key: str) -> None:
         request.model.pop(key)
         request.do(lambda: session.pop(key, None))
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, key=LISTS)
-    def append(self, index: int, key: str) -> None:
-        request, value = self.choose(index), next(self.values)
+    def append(self, request: Driven, key: str) -> None:
+        value = next(self.values)
         request.model.append(key, value)
         request.do(lambda: session.setdefault(key, []).append(value))
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT)
-    def clear(self, index: int) -> None:
-        request = self.choose(index)
-        request.model.clear()
-        request.do(lambda: session.clear())
-
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT)
-    def rotate(self, index: int) -> None:
-        request = self.choose(index)
-        request.model.rotate()
-        request.do(self.state.sessions.rotate)
-
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, user=USERS)
-    def login(self, index: int, user: str) -> None:
-        request = self.choose(index)
-        request.model.login(user)
-        request.do(lambda: self.state.sessions.login(user))
-
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT)
-    def logout(self, index: int) -> None:
-        request = self.choose(index)
-        request.model.logout()
-        request.do(self.state.sessions.logout)
-
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, key=LISTS)
-    def append_under_lock(self, index: int, key: str) -> None:
-        request, value = self.choose(index), next(self.values)
+    def append_under_lock(self, request: Driven, key: str) -> None:
+        value = next(self.values)
 
         def append() -> None:
             with self.state.sessions.lock():
@@ -319,8 +309,24 @@ class Sessions(RuleBasedStateMachine):
         request.model.leave_lock()
         request.do(append)
 
+    def clear(self, request: Driven, _: str) -> None:
+        request.model.clear()
+        request.do(lambda: session.clear())
+
+    def rotate(self, request: Driven, _: str) -> None:
+        request.model.rotate()
+        request.do(self.state.sessions.rotate)
+
+    def login(self, request: Driven, user: str) -> None:
+        request.model.login(user)
+        request.do(lambda: self.state.sessions.login(user))
+
+    def logout(self, request: Driven, _: str) -> None:
+        request.model.logout()
+        request.do(self.state.sessions.logout)
+
     @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, fails=st.booleans())
+    @rule(index=IN_FLIGHT, fails=FAILS)
     def finish(self, index: int, fails: bool) -> None:
         request = self.requests.pop(index % len(self.requests))
         before = self.browser.cookie
@@ -349,9 +355,12 @@ class Sessions(RuleBasedStateMachine):
             assert visitor.ask(lambda: (dict(session), self.state.user_id)) == (kept.data, kept.user)
 
 
+#: A failure is made small before it is reported, which takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(
-    max_examples=50,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

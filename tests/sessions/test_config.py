@@ -604,6 +604,26 @@ def test_h41_request_that_is_handed_on(nested: Flask, make_visitor: MakeVisitor,
     assert outer.ask(lambda: dict(session)) == {"outer": 1, "inner": 1}
 
 
+def test_h41_request_that_is_handed_on_to_another_application(
+    make_app: MakeApp, make_visitor: MakeVisitor, nested: Flask
+) -> None:
+    """H41: a view that hands its own request on to another application goes on with its own session."""
+    other = make_app(MemoryStore(), SESSION_COOKIE_NAME="other")
+    other.add_url_rule("/inner", view_func=lambda: session.update(other=1) or "other", endpoint="inner")
+    outer = make_visitor(nested)
+
+    def view() -> str:
+        session["before"] = 1
+        environ = {**request.environ, "PATH_INFO": "/inner", "REQUEST_METHOD": "GET"}
+        body, _, headers = run_wsgi_app(other, environ, buffered=True)
+        assert [header.partition("=")[0] for header in headers.getlist("Set-Cookie")] == ["other"]
+        session["after"] = 1
+        return b"".join(body).decode()
+
+    assert outer.visit(view).text == "other"
+    assert outer.ask(lambda: dict(session)) == {"before": 1, "after": 1}
+
+
 def test_h41_what_is_kept_in_g_is_not_shared_by_sessions(app: Flask, make_visitor: MakeVisitor) -> None:
     """H41: inside one application context, where requests share ``g``, each has its own session all the same."""
     ada, bob = make_visitor(app), make_visitor(app)

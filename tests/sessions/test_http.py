@@ -630,8 +630,9 @@ def test_h33_page_without_a_cookie_stays_as_public_as_it_says(ada: Visitor) -> N
 
 
 @pytest.mark.parametrize("when", ["before the extension", "after the extension", "this request", "blueprint"])
-def test_h34_session_that_is_touched_only_after_the_view(
-    make_app: MakeApp, make_visitor: MakeVisitor, store: Store, when: str
+@pytest.mark.parametrize("viewed", [False, True], ids=["untouched by the view", "touched by the view"])
+def test_h34_session_that_is_touched_after_the_view(
+    make_app: MakeApp, make_visitor: MakeVisitor, store: Store, when: str, viewed: bool
 ) -> None:
     """H34: what a function after the view writes is saved with the rest, however and whenever it was registered."""
 
@@ -642,7 +643,7 @@ def test_h34_session_that_is_touched_only_after_the_view(
 
     app = make_app(store, prepare=lambda app: when == "before the extension" and app.after_request(touch))
     blueprint = Blueprint("shop", __name__)
-    blueprint.add_url_rule("/shop", view_func=lambda: "", endpoint="shop")
+    blueprint.add_url_rule("/shop", view_func=lambda: str(viewed and session.get("name")), endpoint="shop")
     if when == "after the extension":
         app.after_request(touch)
     if when == "blueprint":

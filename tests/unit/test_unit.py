@@ -97,6 +97,17 @@ def test_failure_in_the_middle_discards_the_rest(happened: list[str]) -> None:
     assert len(happened) == 7
 
 
+@pytest.mark.parametrize("end", [Unit.save, Unit.discard])
+def test_what_joins_too_late_is_left_alone(happened: list[str], end: t.Callable[[Unit], None]) -> None:
+    """What joins a unit that has ended is neither saved nor discarded by ending it again."""
+    unit = Unit()
+    end(unit)
+    unit.join(Kind("late", happened))
+    unit.save()
+    unit.discard()
+    assert happened == []
+
+
 def test_unit_that_nothing_joined_is_closed_all_the_same() -> None:
     """A unit without state can be saved and discarded, and is closed then."""
     for end in (Unit.save, Unit.discard):

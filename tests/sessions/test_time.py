@@ -15,6 +15,7 @@ import pytest
 from flask import Flask, session
 
 from flask_stateful import Stateful, signals
+from flask_stateful.sessions.record import TOMBSTONE
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.stores.sqlite import SQLiteStore
@@ -197,6 +198,25 @@ def test_h25_session_that_ends_in_mid_request_is_not_revived(
     assert response.status_code == 200
     assert all("Max-Age=0" in header for header in session_cookies(response))
     assert ada.ask(lambda: dict(session)) == {}
+
+
+def test_h28_absolute_limit_in_mid_request_ends_the_session_for_good(
+    clock: FakeClock, make_app: MakeApp, make_visitor: MakeVisitor, store: Store
+) -> None:
+    """H28: where the store is late to forget, the request that outlasts the lifetime ends the session and says so."""
+    ada = make_visitor(make_app(store, STATEFUL_SESSION_IDLE_TIMEOUT=1000, STATEFUL_SESSION_LIFETIME=100))
+    ada.visit(lambda: session.update(name="Ada"))
+    key = stored_key(ada)
+    clock.advance(99)
+    late = ada.start(lambda pause: (session["name"], pause(), session.update(late=1)))
+    store.touch(key, None)
+    clock.advance(2)
+    ended: list[dict[str, t.Any]] = []
+    with listen(signals.session_destroyed, ended):
+        response = late.finish()
+    assert [details["reason"] for details in ended] == ["expired"]
+    assert "Max-Age=0" in session_cookies(response)[0]
+    assert store.get(key) == TOMBSTONE
 
 
 def test_h25_expiry_is_reported_once(

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import pytest
 import redis
-from flask import Flask, Response, session, stream_with_context
+from flask import Flask, Response, request, session, stream_with_context
 from markupsafe import Markup
 from werkzeug.test import TestResponse
 
@@ -339,7 +339,10 @@ def test_b16_b18_hostile_cookie(
 ) -> None:
     """B16, B18: a cookie that is not of our making costs no call and no error, and the visitor gets a new id."""
     visitor = make_visitor(make_app(interrupted))
+    # A client that keeps cookies would send its own header, none at all, in place of this one.
+    visitor.client = visitor.app.test_client(use_cookies=False)
     cookie = {"HTTP_COOKIE": f"session={value}".encode().decode("latin-1")}
+    assert visitor.ask(lambda: request.environ["HTTP_COOKIE"], environ_overrides=cookie) == cookie["HTTP_COOKIE"]
     assert visitor.ask(lambda: dict(session), environ_overrides=cookie) == {}
     assert not interrupted.calls
     response = visitor.visit(lambda: session.update(name="Ada"), environ_overrides=cookie)

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 from flask import Flask, session
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from werkzeug.test import TestResponse
 
 from flask_stateful import Stateful
@@ -226,19 +225,20 @@ ACTIONS = st.one_of(
         "logout": NOTHING,
     }.items()
 )
-FAILS = st.sampled_from([False, False, False, True])
+
+#: What happens next; acting is twice as likely as beginning or ending a request.
 IN_FLIGHT = st.integers(0, MAX_IN_FLIGHT - 1)
+ACT = st.tuples(st.just("act"), IN_FLIGHT, st.lists(ACTIONS, min_size=1, max_size=3))
+BEGIN = st.tuples(st.just("begin"), st.booleans())
+FINISH = st.tuples(st.just("finish"), IN_FLIGHT, st.sampled_from([False, False, False, True]))
+STEPS = st.lists(st.one_of(ACT, ACT, BEGIN, FINISH), min_size=40, max_size=40)
 
 
-class Sessions(RuleBasedStateMachine):
-    """One browser, several requests at a time."""
+class World:
+    """One browser with several requests at a time, each of them next to its model."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = FakeClock()
-        self.clock.__enter__()
-        self.folder = tempfile.TemporaryDirectory()
-        app = Flask(__name__, instance_path=str(Path(self.folder.name, "instance")))
+    def __init__(self, folder: str) -> None:
+        app = Flask(__name__, instance_path=str(Path(folder, "instance")))
         app.config.update(SECRET_KEY="a secret of 32 characters at least")
         self.state = Stateful(app, store=MemoryStore())
         add_view(app)
@@ -251,33 +251,49 @@ class Sessions(RuleBasedStateMachine):
         #: Every cookie that was ever sent, and the session that it names.
         self.cookies: dict[str, int] = {}
 
-    def teardown(self) -> None:
-        for request in self.requests:
-            request.finish(fails=False)
-        self.clock.__exit__()
-        self.folder.cleanup()
-
-    @initialize(user=st.none() | USERS)
-    def begin_with_a_session(self, user: str | None) -> None:
-        self.begin(looks=False)
-        self.act(0, [("assign", "a"), ("append", "x"), *([("login", user)] if user is not None else [])])
-        self.finish(0, fails=False)
-
-    @precondition(lambda self: len(self.requests) < MAX_IN_FLIGHT)
-    @rule(looks=st.booleans())
     def begin(self, looks: bool) -> None:
-        number = self.cookies[self.browser.cookie] if self.browser.cookie is not None else None
-        self.requests.append(Driven(self.browser, Request(self.store, self.numbers, number)))
-        if looks:
-            self.act(len(self.requests) - 1, [("look", "")])
+        if len(self.requests) < MAX_IN_FLIGHT:
+            number = self.cookies[self.browser.cookie] if self.browser.cookie is not None else None
+            self.requests.append(Driven(self.browser, Request(self.store, self.numbers, number)))
+            if looks:
+                self.act(len(self.requests) - 1, [("look", "")])
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, actions=st.lists(ACTIONS, min_size=1, max_size=3))
     def act(self, index: int, actions: list[tuple[str, str]]) -> None:
-        request = self.requests[index % len(self.requests)]
-        for name, argument in actions:
-            request.model.look()
-            getattr(self, name)(request, argument)
+        if self.requests:
+            request = self.requests[index % len(self.requests)]
+            for name, argument in actions:
+                request.model.look()
+                getattr(self, name)(request, argument)
+
+    def finish(self, index: int, fails: bool) -> None:
+        if self.requests:
+            request = self.requests.pop(index % len(self.requests))
+            before = self.browser.cookie
+            response = request.finish(fails=fails)
+            assert response.status_code == (500 if fails else 200)
+            if request.model.looked and not fails:
+                request.model.save()
+            self.compare_cookie(request, response, before)
+            self.compare_sessions()
+
+    def compare_cookie(self, request: Driven, response: TestResponse, before: str | None) -> None:
+        match request.model.cookie:
+            case [None]:
+                assert self.browser.cookie == (None if request.had_cookie else before)
+            case [int(number)]:
+                assert self.browser.cookie is not None
+                assert self.cookies.setdefault(self.browser.cookie, number) == number
+            case _:
+                assert self.browser.cookie == before
+                assert "Set-Cookie" not in response.headers
+
+    def compare_sessions(self) -> None:
+        """Look behind every cookie."""
+        for cookie, number in self.cookies.items():
+            visitor = Visitor(self.app)
+            visitor.cookie = cookie
+            kept = self.store.get(number, Kept({}, None))
+            assert visitor.ask(lambda: (dict(session), self.state.user_id)) == (kept.data, kept.user)
 
     def look(self, request: Driven, _: str) -> None:
         seen = request.do(lambda: (dict(session), self.state.user_id))
@@ -325,43 +341,21 @@ class Sessions(RuleBasedStateMachine):
         request.model.logout()
         request.do(self.state.sessions.logout)
 
-    @precondition(lambda self: self.requests)
-    @rule(index=IN_FLIGHT, fails=FAILS)
-    def finish(self, index: int, fails: bool) -> None:
-        request = self.requests.pop(index % len(self.requests))
-        before = self.browser.cookie
-        response = request.finish(fails=fails)
-        assert response.status_code == (500 if fails else 200)
-        model = request.model
-        if model.looked and not fails:
-            model.save()
-        match model.cookie:
-            case [None]:
-                assert self.browser.cookie == (None if request.had_cookie else before)
-            case [int(number)]:
-                assert self.browser.cookie is not None
-                assert self.cookies.setdefault(self.browser.cookie, number) == number
-            case _:
-                assert self.browser.cookie == before
-                assert "Set-Cookie" not in response.headers
-        self.compare()
 
-    def compare(self) -> None:
-        """Look behind every cookie."""
-        for cookie, number in self.cookies.items():
-            visitor = Visitor(self.app)
-            visitor.cookie = cookie
-            kept = self.store.get(number, Kept({}, None))
-            assert visitor.ask(lambda: (dict(session), self.state.user_id)) == (kept.data, kept.user)
-
-
-#: A failure is made small before it is reported, which takes minutes.
-pytestmark = pytest.mark.timeout(900)
-
-TestSessions = Sessions.TestCase
-TestSessions.settings = settings(
-    max_examples=100,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@pytest.mark.timeout(900)  # A failure is made small before it is reported, which takes minutes.
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(user=st.none() | USERS, steps=STEPS)
+def test_overlapping_requests(user: str | None, steps: list[tuple[t.Any, ...]]) -> None:
+    """Whatever overlaps, every cookie leads to what the model says, and each request sees what it should."""
+    login = [("login", user)] if user is not None else []
+    with FakeClock(), tempfile.TemporaryDirectory() as folder:
+        world = World(folder)
+        try:
+            world.begin(looks=False)
+            world.act(0, [("assign", "a"), ("append", "x"), *login])
+            world.finish(0, fails=False)
+            for name, *arguments in steps:
+                getattr(world, name)(*arguments)
+        finally:
+            for request in world.requests:
+                request.finish(fails=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import random
@@ -961,6 +962,27 @@ class TestMaintenance:
             store.set(f"key:{number}", b"x")
         assert until(lambda: carried_over(path) > 0)
 
+    def test_purge_is_carried_over(
+        self, path: Path, make: t.Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch, fake: FakeClock
+    ) -> None:
+        """A purge carries over what it writes again and again, so that it does not make the log long by itself."""
+        rows_a_round = _sqlite_maintenance._ROWS_A_ROUND
+        with contextlib.closing(make()) as filled:
+            filled.set_many({f"key:{number}": b"x" for number in range(3 * rows_a_round)}, 60)
+        fake.advance(60)
+        store, checkpoint = make(), _sqlite_maintenance._checkpoint
+        left: list[int] = []
+
+        def count(connection: sqlite3.Connection) -> tuple[int, int]:
+            done = checkpoint(connection)
+            left.append(carried_over(path))
+            return done
+
+        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", count)
+        assert store.purge_expired() == 3 * rows_a_round
+        assert left[-1] == 0
+        assert max(before - after for before, after in itertools.pairwise([3 * rows_a_round, *left])) < 2 * rows_a_round
+
     def test_long_values_count_by_their_length(self, path: Path, store: SQLiteStore, fake: FakeClock) -> None:
         """A few long values are carried over as early as many short ones."""
         for number in range(20):
@@ -1068,26 +1090,33 @@ class TestMaintenance:
         store.set("key", b"x")
         assert log_pages(store) < 10
 
-    @pytest.mark.parametrize(("seconds", "price"), [(0.05, 0), (0.2, _sqlite_maintenance._MOST_BRAKE)])
-    def test_brake(self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, seconds: float, price: float) -> None:
-        """Where copying the log took very long, writes take their time during the next copy; else they do not."""
-        monkeypatch.setattr(_sqlite_maintenance, "_LOG_CEILING", 0)
-        checkpoint = _sqlite_maintenance._checkpoint
-        spent: list[float] = []
-        with FakeClock() as fake:
+    @pytest.mark.parametrize(
+        ("appended", "prices"),
+        [
+            (_sqlite_maintenance._MANY_PAGES, [0, 0]),
+            (_sqlite_maintenance._MANY_PAGES + 1, [0, 0, _sqlite_maintenance._MOST_BRAKE]),
+        ],
+    )
+    def test_brake(
+        self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock, appended: int, prices: list[float]
+    ) -> None:
+        """Where copying the log cannot keep up with the writers, they take their time during one more copy."""
+        ceiling = _sqlite_maintenance._LOG_CEILING
+        logs = iter([ceiling + 1, ceiling + 1 + appended, 0, 0])
+        found: list[float] = []
 
-            def slow(connection: sqlite3.Connection) -> tuple[int, int]:
-                fake.advance(seconds)
+        def write_amid(connection: sqlite3.Connection) -> tuple[int, int]:
+            if not store._file.writer._threads.locked():  # the last copy is made while nobody may write
                 began = fake.monotonic()
-                if len(spent) < 2:  # the third takes place while nobody may write
-                    store.set("key", b"x" * 1_000_000)
-                spent.append(fake.monotonic() - began)
-                return checkpoint(connection)
+                store.set("key", b"x" * 1_000_000)
+                found.append(fake.monotonic() - began)
+            return next(logs), 0
 
-            store.set("key", b"x")
-            monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", slow)
-            store._maintenance.round()
-        assert spent == pytest.approx([0, price, 0])
+        store.set("key", b"x")
+        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", write_amid)
+        store._maintenance.round()
+        monkeypatch.undo()
+        assert found == pytest.approx(prices)
 
     def test_failure_is_logged_once(
         self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fake: FakeClock

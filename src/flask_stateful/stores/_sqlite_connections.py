@@ -5,6 +5,7 @@ They are lent, not tied to threads, so that a server that starts a thread for ea
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import typing as t
@@ -59,6 +60,15 @@ class Connections:
         self._idle.append(connection)
         if self._draining:
             self._close_idle()
+
+    @contextlib.contextmanager
+    def lent(self) -> t.Generator[sqlite3.Connection]:
+        """Take a connection and give it back in the end."""
+        connection = self.take()
+        try:
+            yield connection
+        finally:
+            self.give_back(connection)
 
     def reopen(self) -> None:
         """Close the connections, as soon as no call uses them; later calls open new ones."""

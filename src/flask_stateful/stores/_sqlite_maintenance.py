@@ -28,9 +28,9 @@ _ROWS_A_ROUND = 1000
 #: From so many pages on, the writers are made to wait for a moment (measured: 10 to 30 ms), so that the log can start
 #: over. Without that it would grow for as long as somebody writes.
 _LOG_CEILING = 6000
-#: A copy of the log that takes more seconds shows a disk that cannot keep up. During the next one each page written
-#: costs the writers so many seconds, at most so many in all, lest they wait for a very long moment after it.
-_SLOW_COPY, _BRAKE, _MOST_BRAKE = 0.1, 0.0002, 0.02
+#: If others append more pages than this while the log is copied, copying cannot keep up with them. Then each page
+#: costs the writers so many seconds during one more copy, at most so many at once, lest that moment be a long one.
+_MANY_PAGES, _BRAKE, _MOST_BRAKE = 2000, 0.0002, 0.02
 
 
 class Maintenance:
@@ -38,13 +38,12 @@ class Maintenance:
 
     :param file: the database.
     :param connections: lend a connection for each round.
-    :param purge: removes what has expired.
     """
 
-    def __init__(self, file: DatabaseFile, connections: Connections, purge: Purge) -> None:
+    def __init__(self, file: DatabaseFile, connections: Connections) -> None:
         self._file = file
         self._connections = connections
-        self._purge = purge
+        self._purge = Purge(file.writer)
         self._worker: _Worker | None = None
         #: About how many pages were written since the last round.
         self._pages = 0
@@ -85,6 +84,18 @@ class Maintenance:
                 _log.warning("maintenance of %s failed; it is tried again", self._file.path, exc_info=error)
             self._failing = True
 
+    def purge(self) -> int:
+        """Remove all that has expired by now, and carry it over bit by bit, lest it make the log a long one.
+
+        :return: how many rows were removed, by this call and in rounds since the call before.
+        """
+        now, all_removed = clock.now(), False
+        while not all_removed:
+            with self._file.errors(), self._connections.lent() as connection:
+                all_removed = self._remove_expired(connection, now, rows=_ROWS_A_ROUND, to_the_second=True)
+                self._carry_over(connection)
+        return self._purge.tell()
+
     def close(self) -> None:
         """End the thread, and do what it left."""
         if self._worker is not None:
@@ -123,17 +134,15 @@ class Maintenance:
             _log.warning("%s was removed or replaced while in use; it begins anew", self._file.path)
             self._connections.reopen()
             self._file.writer.close()
-        connection = self._connections.take()
-        try:
-            all_removed = self._remove_expired(connection, rows)
+        with self._connections.lent() as connection:
+            all_removed = self._remove_expired(connection, clock.now(), rows=rows)
             return self._carry_over(connection) and all_removed
-        finally:
-            self._connections.give_back(connection)
 
-    def _remove_expired(self, connection: sqlite3.Connection, rows: int) -> bool:
-        now = clock.now()
+    def _remove_expired(
+        self, connection: sqlite3.Connection, now: float, *, rows: int, to_the_second: bool = False
+    ) -> bool:
         while rows > 0:
-            seen = self._purge.batch(connection, now)
+            seen = self._purge.batch(connection, now, to_the_second=to_the_second)
             if not seen:
                 return True
             rows -= seen
@@ -141,17 +150,22 @@ class Maintenance:
 
     def _carry_over(self, connection: sqlite3.Connection) -> bool:
         """Copy the log into the database, and let it start over when it is long; tell whether all of it was copied."""
-        began = clock.monotonic()
         log, left = _checkpoint(connection)
         if log > _LOG_CEILING:
-            self._braking = clock.monotonic() - began > _SLOW_COPY
-            try:
-                _checkpoint(connection)  # what was written meanwhile, so that little is left to do while writers wait
-            finally:
-                self._braking = False
+            before = log
+            log, _ = _checkpoint(connection)  # what was written meanwhile, so that little is left to do in the end
+            if log - before > _MANY_PAGES:
+                self._checkpoint_braking(connection)
             with self._file.writer:  # all is copied while nobody appends, and the next write starts the log over
                 _, left = _checkpoint(connection)
         return left == 0
+
+    def _checkpoint_braking(self, connection: sqlite3.Connection) -> None:
+        self._braking = True
+        try:
+            _checkpoint(connection)
+        finally:
+            self._braking = False
 
 
 def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from ._sqlite_connections import Connections
 from ._sqlite_errors import store_error
 from ._sqlite_file import DatabaseFile, Durability
 from ._sqlite_maintenance import Maintenance
-from ._sqlite_purge import Purge, bucket_of
+from ._sqlite_purge import bucket_of
 from .base import Store, Ttl, is_key, parse_counter, require_key, ttl_seconds
 
 # An update writes the bucket, and with it an index, only if it has to (see _sqlite_purge). So there are two statements:
@@ -77,8 +77,7 @@ class SQLiteStore(Store):
             raise ValueError(f'durability must be "normal" or "full", not {durability!r}')
         self._file = DatabaseFile(os.path.abspath(name), timeout=timeout, durability=durability)
         self._connections = Connections(self._file.open, timeout)
-        self._purge = Purge(self._file.writer)
-        self._maintenance = Maintenance(self._file, self._connections, self._purge)
+        self._maintenance = Maintenance(self._file, self._connections)
 
     @property
     def path(self) -> str:
@@ -170,11 +169,7 @@ class SQLiteStore(Store):
 
         :return: how many values were removed, by this call and in the background since the call before.
         """
-        now, more = clock.now(), True
-        while more:
-            with self._lent() as connection:
-                more = self._purge.batch(connection, now, to_the_second=True) > 0
-        return self._purge.tell()
+        return self._maintenance.purge()
 
     def check(self) -> list[str]:
         """Open the file and describe what an operator should mend."""
@@ -222,12 +217,8 @@ class SQLiteStore(Store):
 
     @contextlib.contextmanager
     def _lent(self) -> t.Generator[sqlite3.Connection]:
-        connection = self._connections.take()
-        try:
-            with self._file.errors():
-                yield connection
-        finally:
-            self._connections.give_back(connection)
+        with self._connections.lent() as connection, self._file.errors():
+            yield connection
 
     @contextlib.contextmanager
     def _transaction(self, *, size: int = 0) -> t.Generator[sqlite3.Connection]:

@@ -30,13 +30,13 @@ FORMAT: t.Final = b"\x01"
 
 KEY_ID_BYTES: t.Final = 4
 _KEY_BYTES: t.Final = 32
-_NONCE_BYTES: t.Final = 12
-_TAG_BYTES: t.Final = 16
+NONCE_BYTES: t.Final = 12
+TAG_BYTES: t.Final = 16
 _NONCE_AT: t.Final = len(FORMAT) + KEY_ID_BYTES
-_CIPHERTEXT_AT: t.Final = _NONCE_AT + _NONCE_BYTES
+_CIPHERTEXT_AT: t.Final = _NONCE_AT + NONCE_BYTES
 
 #: What a seal adds to the length of the bytes, in bytes.
-OVERHEAD: t.Final = _CIPHERTEXT_AT + _TAG_BYTES
+OVERHEAD: t.Final = _CIPHERTEXT_AT + TAG_BYTES
 
 _ROOT: t.Final = b"flask-stateful"
 
@@ -123,7 +123,7 @@ class Seal:
         :return: the sealed value, :data:`OVERHEAD` bytes longer.
         """
         key = self._keyring.current
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = os.urandom(NONCE_BYTES)
         return FORMAT + key.id + nonce + self._cipher(key).encrypt(nonce, data, self._associated_data)
 
     def unseal(self, sealed: bytes) -> tuple[bytes, bool]:

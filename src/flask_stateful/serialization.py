@@ -88,9 +88,9 @@ def loads(data: bytes | memoryview | Raw) -> t.Any:
         raise DecodeError("the bytes are not an encoded value") from error
 
 
-def dumps_items(items: t.Mapping[str, bytes | Raw]) -> bytes:
+def dumps_items(items: t.Mapping[str, Raw]) -> bytes:
     """Encode a mapping whose values are encoded already."""
-    return _encoder.encode({key: value if isinstance(value, Raw) else Raw(value) for key, value in items.items()})
+    return _encoder.encode(items)
 
 
 def loads_items(data: bytes) -> dict[str, Raw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -436,3 +437,70 @@ def test_logout_under_the_lock(interruptible: Visitor, interrupted: InterruptedS
     assert ended == ["logout"]
     assert interruptible.cookie is None
     assert interrupted.get(key) is None
+
+
+# An exception that the view catches
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_caught_exception_undoes_the_block(visitor: Visitor, state: Stateful, stored: bool) -> None:
+    """What a block has changed is gone once an exception left it; what the request did before and after is saved."""
+    if stored:
+        visitor.visit(lambda: session.update(list=[1], old=1))
+
+    def view() -> dict[str, t.Any]:
+        session["before"] = [1]
+        session["list"] = [*session.get("list", []), 2]
+        with contextlib.suppress(ZeroDivisionError), state.sessions.lock():
+            session["before"].append(2)
+            session["list"].append(3)
+            session["inside"] = 1
+            session.pop("old", None)
+            state.sessions.login("ada")
+            raise ZeroDivisionError
+        session["after"] = 1
+        return dict(session)
+
+    expected = {"old": 1, "list": [1, 2]} if stored else {"list": [2]}
+    expected |= {"before": [1], "after": 1}
+    assert visitor.ask(view) == expected
+    assert visitor.ask(lambda: (dict(session), state.user_id)) == (expected, None)
+
+
+def test_caught_exception_undoes_an_inner_block_only(visitor: Visitor, state: Stateful) -> None:
+    """An exception that is caught between two blocks takes back the inner one, and the outer one is saved."""
+    visitor.visit(lambda: session.update(list=[]))
+
+    def view() -> None:
+        with state.sessions.lock():
+            session["list"].append(1)
+            with contextlib.suppress(ZeroDivisionError), state.sessions.lock():
+                session["list"].append(2)
+                raise ZeroDivisionError
+            session["list"].append(3)
+
+    visitor.visit(view)
+    assert visitor.ask(lambda: session["list"]) == [1, 3]
+
+
+def test_caught_exception_after_clear(visitor: Visitor, state: Stateful) -> None:
+    """A session that was cleared before the block stays cleared, one that was cleared in it is as it was."""
+    visitor.visit(lambda: session.update(name="Ada"))
+
+    def clear_inside() -> None:
+        with contextlib.suppress(ZeroDivisionError), state.sessions.lock():
+            session.clear()
+            raise ZeroDivisionError
+
+    visitor.visit(clear_inside)
+    assert visitor.ask(lambda: dict(session)) == {"name": "Ada"}
+
+    def clear_before() -> None:
+        session.clear()
+        session["new"] = 1
+        with contextlib.suppress(ZeroDivisionError), state.sessions.lock():
+            session["new"] = 2
+            raise ZeroDivisionError
+
+    visitor.visit(clear_before)
+    assert visitor.ask(lambda: dict(session)) == {"new": 1}

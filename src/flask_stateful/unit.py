@@ -7,7 +7,6 @@ raises :exc:`~flask_stateful.errors.StateClosed`.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import enum
 import typing as t
@@ -54,7 +53,9 @@ class Unit:
 
     def join(self, participant: Participant) -> None:
         """Add a kind of state, once it is touched."""
-        bisect.insort(self._participants, participant, key=_step)
+        self._participants.append(participant)
+        if len(self._participants) > 1:
+            self._participants.sort(key=_step)
 
     @contextlib.contextmanager
     def watching(self) -> Generator[set[str]]:

@@ -134,10 +134,10 @@ class Wiring:
 
     def unit_of(self, environ: WSGIEnvironment) -> Unit:
         """Return the unit of the request with this environ, made at first use."""
-        unit = environ.get(self._unit_key)
+        unit: Unit | None = environ.get(self._unit_key)
         if unit is None:
             unit = environ[self._unit_key] = Unit()
-        return t.cast("Unit", unit)
+        return unit
 
     def _finisher(self) -> t.Callable[[Response], Response]:
         """Return the function that ends a request. Flask calls a plain function faster than a method."""

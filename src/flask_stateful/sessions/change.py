@@ -53,8 +53,8 @@ class Change(msgspec.Struct, kw_only=True):
     """What a request did to its session."""
 
     #: Encoded values by key.
-    assigned: dict[str, bytes] = msgspec.field(default_factory=dict)
-    deleted: set[str] = msgspec.field(default_factory=set)
+    assigned: dict[str, bytes] = {}
+    deleted: set[str] = set()
     #: The session was emptied before anything was assigned: nothing of the stored one is kept, not even its id.
     cleared: bool = False
     rotated: bool = False
@@ -64,7 +64,7 @@ class Change(msgspec.Struct, kw_only=True):
     forced: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.assigned or self.deleted or self.moves or self.forced)
+        return bool(self.assigned or self.deleted or self.forced) or self.moves
 
     @property
     def moves(self) -> bool:

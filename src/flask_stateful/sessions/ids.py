@@ -118,9 +118,10 @@ class CookieFinder:
 
     def __init__(self, name: str) -> None:
         # No quantifier gives back what it took: a header made to go wrong is read in linear time, too.
-        self._pattern = re.compile(rf"(?:^|;)[ \t]*+{re.escape(name)}=([^;]*+)")
+        # Quotes and blanks around a value do not belong to it, and no value of ours has any inside.
+        self._pattern = re.compile(rf'(?:^|;)[ \t]*+{re.escape(name)}=[ \t"]*+([^; \t"]*+)')
 
     def values(self, environ: WSGIEnvironment) -> list[str]:
         """Return the values that the browser sent under the name, the first few of them."""
         header = environ.get("HTTP_COOKIE")
-        return [value.strip(' \t"') for value in self._pattern.findall(header)[:_MAX_TWINS]] if header else []
+        return self._pattern.findall(header)[:_MAX_TWINS] if header else []

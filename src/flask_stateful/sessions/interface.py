@@ -105,7 +105,8 @@ class StatefulSessionInterface(SessionInterface):
 
 def _vary_by_cookie(response: Response) -> None:
     # Parsing an absent header into a set, or looking it up by name, costs more than opening a session does.
-    if any(name.lower() == "vary" for name, _ in response.headers):
-        response.vary.add("Cookie")
-    else:
-        response.headers.add("Vary", "Cookie")
+    for name, _ in response.headers:
+        if name.lower() == "vary":
+            response.vary.add("Cookie")
+            return
+    response.headers.add("Vary", "Cookie")

@@ -259,7 +259,8 @@ class SessionRecords:
         return min(header.last_seen_at + self.options.idle_timeout, header.deadline)
 
     def _is_over(self, header: Header) -> bool:
-        return self.expires_at(header) <= clock.now()
+        now = clock.now()
+        return header.last_seen_at + self.options.idle_timeout <= now or header.deadline <= now
 
     def _ttl(self, header: Header) -> float:
         """Return how long the store is to keep a record, which is never nothing at all."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import typing as t
-from collections.abc import Generator, Iterator, Mapping
-
-from flask.sessions import SessionMixin
+from collections.abc import Generator, Mapping
 
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
-from ..serialization import Raw, dumps, loads
+from ..serialization import Raw, loads
 from ..unit import Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
+from .mapping import SessionMapping
 from .record import Record
 from .records import MAX_ROUNDS, Entry, SessionRecords
 from .tracking import TrackedItems
@@ -27,7 +26,7 @@ USER: t.Final = "(user)"
 Opener: t.TypeAlias = t.Callable[["Session"], tuple[SessionRecords, Entry | None]]
 
 
-class Session(SessionMixin):
+class Session(SessionMapping):
     """The session of one request.
 
     :param opener: called at the first look inside.
@@ -85,8 +84,8 @@ class Session(SessionMixin):
 
     @property
     def _stored(self) -> Mapping[str, Raw]:
-        record = self._record
-        return record.items if record is not None else {}
+        entry = self._entry
+        return entry.record.items if entry is not None and entry.record is not None else {}
 
     def _values(self, read: object = "*") -> dict[str, t.Any]:
         """Return the values, of which one is to be read, or all of them."""
@@ -111,12 +110,6 @@ class Session(SessionMixin):
         self.unit.reads.add("session:*")
         return self._items
 
-    # Reading
-
-    def __getitem__(self, key: str) -> t.Any:
-        value = self._values(key)[key]
-        return self._decode(key, value) if type(value) is Raw else value
-
     def _decode(self, key: str, raw: Raw) -> t.Any:
         try:
             return self._items.decode(key, raw)
@@ -129,58 +122,17 @@ class Session(SessionMixin):
                 self._items.assign(name, value)
             raise KeyError(key) from None
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._values(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
-
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(self._values())
-
-    def __len__(self) -> int:
-        return len(self._values())
-
-    def copy(self) -> dict[str, t.Any]:
-        """Return the keys and values as a dict of its own."""
-        return dict(self)
-
-    def __or__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
-        return {**self, **other}
-
-    def __ror__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
-        return {**other, **self}
-
-    def __ior__(self, other: Mapping[str, t.Any]) -> Session:
-        self.update(other)
-        return self
-
-    def __repr__(self) -> str:
-        return f"<Session of {len(self._items.values)} keys>" if self.touched else "<Session, not looked at>"
-
-    # Writing
-
-    def __setitem__(self, key: str, value: t.Any) -> None:
-        items = self._writable()
-        if type(key) is not str:
-            raise TypeError(f"a session key must be str, not {type(key).__name__}; write session[str(key)]")
-        dumps(key, where="a session key")
-        items.assign(key, value, max_bytes=self._records.options.max_bytes)
-
-    def __delitem__(self, key: str) -> None:
-        self._writable().delete(key)
-
-    def popitem(self) -> tuple[str, t.Any]:
-        """Remove and return the newest key and its value, as a dict does."""
-        key = next(reversed(self), None)
-        if key is None:
-            raise KeyError("popitem(): the session is empty")
-        return key, self.pop(key)
+    @property
+    def _max_bytes(self) -> int:
+        return self._records.options.max_bytes
 
     def clear(self) -> None:
         """Remove every key and unbind the user. What is written after this begins a session with a new id."""
         self._writable()
         self._items, self._change = TrackedItems({}), Change(cleared=True)
+
+    def __repr__(self) -> str:
+        return f"<Session of {len(self._items.values)} keys>" if self.touched else "<Session, not looked at>"
 
     # What Flask asks of a session
 
@@ -290,8 +242,7 @@ class Session(SessionMixin):
     # What the unit asks
 
     def _difference(self) -> Change:
-        self._change.assigned = self._items.changes()
-        self._change.deleted = self._items.removed()
+        self._change.assigned, self._change.deleted = self._items.changes(), self._items.removed()
         return self._change
 
     def save(self, *, rounds: int = MAX_ROUNDS) -> None:

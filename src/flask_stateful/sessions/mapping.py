@@ -1,0 +1,84 @@
+"""The part of a session that is a mapping."""
+
+from __future__ import annotations
+
+import abc
+import typing as t
+from collections.abc import Iterator, Mapping
+
+from flask.sessions import SessionMixin
+
+from ..serialization import Raw, dumps
+from .tracking import TrackedItems
+
+
+class SessionMapping(SessionMixin, abc.ABC):
+    """Keys and values that are fetched when they are looked at and decoded one by one."""
+
+    @abc.abstractmethod
+    def _values(self, read: object = "*") -> dict[str, t.Any]:
+        """Return the values, of which one is to be read, or all of them."""
+
+    @abc.abstractmethod
+    def _writable(self) -> TrackedItems:
+        """Return what is to be changed, or raise where nothing may be."""
+
+    @abc.abstractmethod
+    def _decode(self, key: str, raw: Raw) -> t.Any:
+        """Return the value of a key that nobody has looked at yet, or raise :exc:`KeyError` where it is damaged."""
+
+    @property
+    @abc.abstractmethod
+    def _max_bytes(self) -> int:
+        """How long the encoding of a value may be."""
+
+    # Reading
+
+    def __getitem__(self, key: str) -> t.Any:
+        value = self._values(key)[key]
+        return self._decode(key, value) if type(value) is Raw else value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+    def copy(self) -> dict[str, t.Any]:
+        """Return the keys and values as a dict of its own."""
+        return dict(self)
+
+    def __or__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return {**other, **self}
+
+    def __ior__(self, other: Mapping[str, t.Any]) -> t.Self:
+        self.update(other)
+        return self
+
+    # Writing
+
+    def __setitem__(self, key: str, value: t.Any) -> None:
+        items = self._writable()
+        if type(key) is not str:
+            raise TypeError(f"a session key must be str, not {type(key).__name__}; write session[str(key)]")
+        dumps(key, where="a session key")
+        items.assign(key, value, max_bytes=self._max_bytes)
+
+    def __delitem__(self, key: str) -> None:
+        self._writable().delete(key)
+
+    def popitem(self) -> tuple[str, t.Any]:
+        """Remove and return the newest key and its value, as a dict does."""
+        key = next(reversed(self), None)
+        if key is None:
+            raise KeyError("popitem(): the session is empty")
+        return key, self.pop(key)

@@ -13,6 +13,7 @@ from . import signals
 from .cache.background import Background
 from .cache.engine import Engine
 from .cache.fragments import add_fragment_tag
+from .cache.front import Front
 from .cache.personal import watch_cookies
 from .cache.runtime import Runtime
 from .cache.storage import open_storage
@@ -52,6 +53,7 @@ class Wiring:
         self._service: SessionService | None = None
         self._cache: Runtime | None = None
         self._unit_key = f"flask_stateful.unit.{id(app)}"
+        self._front = Front(app.wsgi_app, lambda key: self.cache_runtime().storage.recall(key))
         self.settings = read_settings(app, store)
         #: The store that sessions are kept in.
         self.session_store = self._guard("sessions", self.settings.session_store)
@@ -66,6 +68,7 @@ class Wiring:
             app.register_error_handler(StoreUnavailable, self._answer_unavailable)
         app.request_class = watch_cookies(app.request_class, self.unit_of)
         add_fragment_tag(app, self.cache_runtime)
+        app.wsgi_app = self._front  # type: ignore[method-assign]
         return self
 
     def session_service(self) -> SessionService:
@@ -102,6 +105,7 @@ class Wiring:
                     background=Background(self._app),
                     unit_of=self.unit_of,
                     vary_value=self._vary_value,
+                    front=self._front,
                 )
             return self._cache
 

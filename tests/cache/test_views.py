@@ -344,3 +344,116 @@ def test_page_is_answered_while_the_store_is_down() -> None:
     app.add_url_rule("/page", view_func=state.cache.view()(lambda: "page"), endpoint="page")
     faulty.fail("unavailable")
     assert [app.test_client().get("/page").text for _ in range(2)] == ["page", "page"]
+
+
+# Pages that are missing
+
+
+def gone() -> t.Any:
+    """Answer 410 without an exception."""
+    return "gone", 410
+
+
+def missing() -> t.Any:
+    """Answer 404 as most views do."""
+    abort(404)
+
+
+@pytest.mark.parametrize(("view", "status"), [(missing, 404), (gone, 410)])
+def test_missing_page_is_stored_on_request(pages: Pages, view: Callable[[], t.Any], status: int) -> None:
+    """With ``missing_ttl``, an answer that there is no such page is made once, and lasts for that time."""
+    with FakeClock() as clock:
+        client = pages.page(view, ttl=300, stale=300, missing_ttl=5)
+        first, second = client.get("/page"), client.get("/page")
+        assert (first.status_code, second.status_code, pages.made) == (status, status, 1)
+        assert first.text == second.text
+        assert is_hit(second)
+        assert client.get("/page", headers={"If-None-Match": second.headers["ETag"]}).status_code == status
+        clock.advance(5)
+        assert (client.get("/page").status_code, pages.made) == (status, 2)
+
+
+@pytest.mark.parametrize("view", [missing, gone])
+def test_missing_page_is_not_stored_by_default(pages: Pages, view: Callable[[], t.Any]) -> None:
+    """Without ``missing_ttl`` an answer that there is no such page is made each time."""
+    client = pages.page(view, ttl=300)
+    client.get("/page")
+    assert client.get("/page").status_code in (404, 410)
+    assert pages.made == 2
+
+
+def test_missing_page_has_the_applications_own_face(pages: Pages) -> None:
+    """What is stored is what the application's error handler made of it."""
+    pages.app.register_error_handler(404, lambda error: ("nothing here", 404))
+    client = pages.page(missing, missing_ttl=5)
+    assert [client.get("/page").text for _ in range(2)] == ["nothing here"] * 2
+    assert pages.made == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 503])
+def test_other_errors_are_never_stored(pages: Pages, status: int) -> None:
+    """``missing_ttl`` is about pages that are missing, not about other errors."""
+    client = pages.page(lambda: abort(status), missing_ttl=5)
+    client.get("/page")
+    assert client.get("/page").status_code == status
+    assert pages.made == 2
+
+
+def test_missing_page_that_was_personal_is_not_stored(pages: Pages) -> None:
+    """A page that is missing for one visitor may be there for another."""
+    client = pages.page(lambda: "secret" if session.get("name") == "ada" else abort(404), missing_ttl=5)
+    assert [client.get("/page").status_code for _ in range(2)] == [404, 404]
+    assert pages.made == 2
+
+
+def test_missing_page_that_comes_is_seen_after_an_invalidation(pages: Pages) -> None:
+    """Whoever makes the page invalidates its tag, as with every other answer."""
+    there: list[str] = []
+    client = pages.page(lambda: there[0] if there else abort(404), missing_ttl=60, tags=["posts"])
+    assert client.get("/page").status_code == 404
+    there.append("now")
+    with pages.app.app_context():
+        pages.state.cache.invalidate_tags("posts")
+    assert client.get("/page").text == "now"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "60"])
+def test_wrong_missing_ttl_is_an_error(pages: Pages, wrong: t.Any) -> None:
+    """A time that is none is refused when the view is decorated."""
+    with pytest.raises((TypeError, ValueError), match="ttl must be"):
+        pages.page(missing, missing_ttl=wrong)
+
+
+# What caches further on are told
+
+
+@pytest.mark.parametrize(
+    ("vary", "control"),
+    [
+        ([], "no-cache"),
+        (["header:Accept-Language"], "no-cache"),
+        (["user"], "private, no-cache"),
+        (["cookie:lang"], "private, no-cache"),
+        ([lambda: 1], "private, no-cache"),
+    ],
+)
+def test_browsers_ask_again(pages: Pages, vary: list[t.Any], control: str) -> None:
+    """By default no cache further on answers by itself, since no invalidation reaches it; asking again costs a 304."""
+    client = pages.page(lambda: "hello", vary=vary)
+    first, second = client.get("/page"), client.get("/page")
+    assert is_hit(second)
+    assert first.headers["Cache-Control"] == second.headers["Cache-Control"] == control
+    assert client.get("/page", headers={"If-None-Match": second.headers["ETag"]}).status_code == 304
+
+
+def test_cache_control_of_the_view_is_kept(pages: Pages) -> None:
+    """A view that says how long others may keep its answer has the last word."""
+
+    def view() -> Response:
+        response = make_response("hello")
+        response.cache_control.max_age = 60
+        response.cache_control.public = True
+        return response
+
+    client = pages.page(view, vary=["user"])
+    assert [client.get("/page").headers["Cache-Control"] for _ in range(2)] == ["max-age=60, public"] * 2

@@ -165,6 +165,8 @@ class Cache:
         vary: Iterable[str | Callable[[], t.Any]] = (),
         tags: Iterable[str] = (),
         unless: Callable[[], t.Any] | None = None,
+        missing_ttl: Ttl = None,
+        front: bool = False,
     ) -> Callable[[Callable[..., t.Any]], t.Any]:
         """Cache the answers of a view, for each address.
 
@@ -179,14 +181,24 @@ class Cache:
             functions that return a value.
         :param tags: names with which the answers can be invalidated together with others.
         :param unless: called for each request; if it returns something true, the view answers itself.
+        :param missing_ttl: seconds or a timedelta that an answer with status 404 or 410 is fresh; such answers are not
+            stored by default.
+        :param front: answer hits before Flask is entered, so that neither ``before_request`` functions nor login checks
+            run: only ``GET`` and ``HEAD`` without ``Cookie`` and ``Authorization``, and only from the process's memory.
+        :raises ValueError: if ``front`` goes with ``vary`` or ``unless``, which only Flask can ask for.
         """
+        vary = tuple(map(require_vary, vary))
+        if front and (vary or unless is not None):
+            raise ValueError("front=True answers before vary= and unless= can be asked; leave out one of them")
         options = ViewOptions(
             ttl=ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
             query=None if query is None else tuple(query),
-            vary=tuple(map(require_vary, vary)),
+            vary=vary,
             tags=tuple(map(require_tag, tags)),
             unless=unless,
+            missing_ttl=ttl_seconds(missing_ttl),
+            front=front,
         )
         return lambda view: cached_view(self, view, options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import typing as t
@@ -142,7 +143,8 @@ class Engine:
                 self.storage.counters["private"] += 1
                 _warn_once(f"{call.name}: {value.reason}")
                 return value
-            written = self._write(call, value, versions, cost=clock.monotonic() - began, replaces=replaces)
+            cost = clock.monotonic() - began
+            written = self._write(_as_computed(call, outcome), value, versions, cost=cost, replaces=replaces)
             return value
         finally:
             if not written:
@@ -206,7 +208,8 @@ class Engine:
             self._give_up(call.key, claimed)
             return None
         self.storage.counters["refreshes"] += 1
-        self._write(call, outcome.value, versions, cost=clock.monotonic() - began, replaces=claimed)
+        cost = clock.monotonic() - began
+        self._write(_as_computed(call, outcome), outcome.value, versions, cost=cost, replaces=claimed)
         return outcome.value
 
     def replace(self, call: Call) -> Plan:
@@ -231,6 +234,11 @@ class Engine:
             self.storage.counters["stale"] += 1
             return held.value
         return (yield from self._alone(call, owner, _compute_only))
+
+
+def _as_computed(call: Call, outcome: Outcome) -> Call:
+    """Return a call with the ttl that the computation has asked for, if it has."""
+    return call if outcome.lasting is None else dataclasses.replace(call, ttl=outcome.lasting.ttl, stale=0.0)
 
 
 def _compute_only() -> Plan:

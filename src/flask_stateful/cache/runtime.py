@@ -12,6 +12,7 @@ from ..stores._forks import tell_of_forks
 from ..unit import Unit
 from .background import Background
 from .engine import Engine
+from .front import Front
 from .steps import Later, Private
 
 if t.TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Runtime:
     :param ttl: seconds that a value is fresh unless its call says otherwise.
     :param unit_of: returns the unit of the request with an environ.
     :param vary_value: returns what a view varies by, such as ``"user"``.
+    :param front: answers pages before Flask is entered.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Runtime:
         background: Background,
         unit_of: Callable[[WSGIEnvironment], Unit],
         vary_value: Callable[[str], t.Any],
+        front: Front,
     ) -> None:
         self.engine = engine
         self.storage = engine.storage
@@ -56,6 +59,7 @@ class Runtime:
         self.later: Later = background.later
         self.unit_of = unit_of
         self.vary_value = vary_value
+        self.front = front
         #: Keys whose answers may not be stored, and until when nobody tries: they need not wait for one another.
         self.passes: dict[str, float] = {}
         self._background = background

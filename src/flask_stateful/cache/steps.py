@@ -31,6 +31,14 @@ class Private(t.NamedTuple):
     value: t.Any = None
 
 
+class Lasting(t.NamedTuple):
+    """What a computation returns for a value that is fresh for another time than its call says."""
+
+    value: t.Any
+    #: Seconds; ``None`` for ever.
+    ttl: float | None
+
+
 class Pause(t.NamedTuple):
     """A step: wait so many seconds."""
 
@@ -49,6 +57,8 @@ class Outcome(t.NamedTuple):
 
     value: t.Any = MISSING
     error: BaseException | None = None
+    #: Where the value is fresh for another time than its call says.
+    lasting: Lasting | None = None
 
     def get(self) -> t.Any:
         """Return the value, or raise the error."""
@@ -124,15 +134,19 @@ def owner() -> object:
         return threading.get_ident()
 
 
+def _outcome_of(value: t.Any) -> Outcome:
+    return Outcome(value.value, lasting=value) if isinstance(value, Lasting) else Outcome(value)
+
+
 def _outcome(compute: Callable[[], t.Any]) -> Outcome:
     try:
-        return Outcome(compute())
+        return _outcome_of(compute())
     except Exception as error:
         return Outcome(error=error)
 
 
 async def _outcome_async(compute: Callable[[], Awaitable[t.Any]]) -> Outcome:
     try:
-        return Outcome(await compute())
+        return _outcome_of(await compute())
     except Exception as error:
         return Outcome(error=error)

@@ -8,19 +8,18 @@ import logging
 import typing as t
 from collections.abc import Callable, Iterable
 
-import msgspec
 from flask import current_app, request
-from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 
 from .. import clock
-from ..errors import DecodeError, StoreError
+from ..errors import StoreError
 from .keys import canonical, store_key
+from .pages import NAME, PAGE, Page, page_of, signpost
 from .personal import uncovered
 from .runtime import Default, Runtime
-from .steps import Private, owner, run
+from .steps import Lasting, Private, owner, run
 from .storage import Call
 from .tags import EVERYTHING
-from .values import Codec
 
 if t.TYPE_CHECKING:
     from flask import Flask, Response
@@ -28,37 +27,6 @@ if t.TYPE_CHECKING:
     from .cache import Cache
 
 logger = logging.getLogger("flask_stateful")
-
-#: What ``Cache-Status`` calls us.
-_NAME: t.Final = "Flask-Stateful"
-
-#: Headers that belong to one answer or one connection, and are never stored.
-_NOT_STORED: t.Final = frozenset({"date", "connection", "keep-alive", "transfer-encoding", "age", "cache-status"})
-
-
-class Page(msgspec.Struct, array_like=True, frozen=True):
-    """A stored answer."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-    #: When it was made, in seconds since 1970.
-    made_at: float
-    #: Names of the request headers that its ``Vary`` lists, where they are not in the key yet.
-    vary: tuple[str, ...] = ()
-
-
-_page_decoder = msgspec.msgpack.Decoder(Page)
-
-
-def _decode_page(data: bytes) -> Page:
-    try:
-        return _page_decoder.decode(data)
-    except msgspec.DecodeError as error:
-        raise DecodeError("the bytes are not a stored page") from error
-
-
-PAGE: t.Final = Codec(msgspec.msgpack.Encoder().encode, _decode_page)
 
 
 class ViewOptions(t.NamedTuple):
@@ -71,6 +39,14 @@ class ViewOptions(t.NamedTuple):
     vary: tuple[str | Callable[[], t.Any], ...]
     tags: tuple[str, ...]
     unless: Callable[[], t.Any] | None
+    #: Seconds that "there is no such page" is fresh; ``None`` does not store it.
+    missing_ttl: float | None
+    front: bool
+
+    @property
+    def personal(self) -> bool:
+        """Whether an answer may be for one visitor."""
+        return any(callable(name) or not name.startswith("header:") for name in self.vary)
 
 
 class CachedView:
@@ -79,7 +55,7 @@ class CachedView:
     def __init__(self, cache: Cache, view: Callable[..., t.Any], options: ViewOptions) -> None:
         self._cache = cache
         self._view = view
-        self._options = options
+        self.options = options
         self._name = f"{view.__module__}:{view.__qualname__}"
         #: Every answer has it, so that one write invalidates them all.
         self._own_tag = f"view {self._name}"
@@ -102,7 +78,7 @@ class CachedView:
 
     def call(self, runtime: Runtime, key: str) -> Call:
         """Return the call for a key."""
-        options = self._options
+        options = self.options
         ttl = runtime.ttl if isinstance(options.ttl, Default) else options.ttl
         return Call(
             key=key, name=self._name, codec=PAGE, ttl=ttl, stale=options.stale, tags=(self._own_tag, *options.tags)
@@ -113,11 +89,11 @@ class CachedView:
         login: t.Any = getattr(current_app, "login_manager", None)
         config = t.cast("t.Any", current_app.config)
         remember = config.get("REMEMBER_COOKIE_NAME", "remember_token") if login else None
-        names = [name for name in self._options.vary if isinstance(name, str)]
+        names = [name for name in self.options.vary if isinstance(name, str)]
         personal = uncovered(reads, names, user_cookies=[remember] if remember else [])
         if personal:
             return f"it was made after reading {', '.join(sorted(personal))}, and vary= does not cover that"
-        if response.status_code != 200:
+        if response.status_code != 200 and not self.is_missing(response.status_code):
             return f"its status is {response.status_code}"
         if response.is_streamed or response.direct_passthrough:
             return "it is streamed"
@@ -130,14 +106,18 @@ class CachedView:
             return "it varies by every visitor"
         return None
 
+    def is_missing(self, status: int | None) -> bool:
+        """Tell whether a status says that there is no such page, and is to be stored."""
+        return status in (404, 410) and self.options.missing_ttl is not None
+
     def learned(self, response: Response) -> tuple[str, ...]:
         """Return the request headers that an answer varies by, beyond those that are in the key already."""
-        named = {header.lower() for header in map(_header_of, self._options.vary) if header}
+        named = {header.lower() for header in map(_header_of, self.options.vary) if header}
         return tuple(sorted(header.lower() for header in response.vary if header.lower() not in named))
 
     def vary(self, response: Response) -> Response:
         """Tell caches further on what the answers vary by."""
-        for name in self._options.vary:
+        for name in self.options.vary:
             header = _header_of(name)
             if header:
                 response.vary.add(header)
@@ -146,7 +126,7 @@ class CachedView:
     def _applies(self) -> bool:
         if request.method not in ("GET", "HEAD") or "Authorization" in request.headers or "Range" in request.headers:
             return False
-        return not (self._options.unless is not None and self._options.unless())
+        return not (self.options.unless is not None and self.options.unless())
 
     def _dispatch(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
         return current_app.ensure_sync(self._view)(*args, **kwargs)
@@ -155,10 +135,10 @@ class CachedView:
         query = [
             (name, value)
             for name, value in request.args.items(multi=True)
-            if self._options.query is None or name in self._options.query
+            if self.options.query is None or name in self.options.query
         ]
         where = [request.scheme, request.host, request.root_path, request.path, sorted(query)]
-        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self._options.vary]
+        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self.options.vary]
         return store_key(runtime.storage.namespace, "view", self._name, canonical([where, varied]))
 
 
@@ -189,7 +169,7 @@ class _Making:
             return self._miss(self._made)
         if not isinstance(page, Page):
             return self._miss(current_app.make_response(self._dispatch()))
-        return self._hit(page)
+        return self._hit(page, key)
 
     def _page(self, key: str) -> t.Any:
         runtime = self.runtime
@@ -202,11 +182,11 @@ class _Making:
         plan = runtime.engine.plan(self._view.call(runtime, key), owner())
         return run(plan, functools.partial(self._make, key), runtime.later, self._recompute(key))
 
-    def _make(self, key: str) -> Page | Private:
+    def _make(self, key: str) -> Page | Private | Lasting:
         """Ask the view, and return what may be stored of its answer."""
         try:
             versions = self._versions(key)
-            response = current_app.make_response(self._dispatch())
+            response = self._ask()
         except Exception as error:
             # Another visitor who waits may be allowed what this one is not.
             self._error = error
@@ -221,6 +201,17 @@ class _Making:
             return Private(self._refusal)
         return self._keep(key, response, versions)
 
+    def _ask(self) -> Response:
+        """Return the view's answer, also where that is an error which may be stored."""
+        try:
+            return current_app.make_response(self._dispatch())
+        except HTTPException as error:
+            if not self._view.is_missing(error.code):
+                raise
+            answer = current_app.handle_user_exception(error)
+            # Run as a WSGI application, as Flask would, an error without a handler of its own would be a stream.
+            return current_app.make_response(answer.get_response() if isinstance(answer, HTTPException) else answer)
+
     def _versions(self, key: str) -> dict[str, bytes] | None:
         """Return the versions of the answer's tags before it is made; ``None`` where the store cannot tell."""
         try:
@@ -228,23 +219,25 @@ class _Making:
         except StoreError:
             return None
 
-    def _keep(self, key: str, response: Response, versions: dict[str, bytes] | None) -> Page:
-        page = _to_page(response)
+    def _keep(self, key: str, response: Response, versions: dict[str, bytes] | None) -> Page | Lasting:
+        page = page_of(response, personal=self._view.options.personal)
+        if response.status_code != 200:
+            return Lasting(page, self._view.options.missing_ttl)
         vary = self._view.learned(response)
         if set(vary) <= set(self._known):
             return page
         if versions is not None:
             with contextlib.suppress(StoreError):
                 self.runtime.storage.set(self._view.call(self.runtime, self._varied_key(key, vary)), page, versions)
-        return Page(status=0, headers=[], body=b"", made_at=page.made_at, vary=vary)
+        return signpost(vary)
 
-    def _recompute(self, key: str) -> Callable[[], Page | Private]:
+    def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:
         """Return a function that asks the view again, later, as this request would."""
         app: Flask = t.cast("t.Any", current_app)._get_current_object()
         view = self._view
         environ = {name: value for name, value in request.environ.items() if not name.startswith(_PER_REQUEST)}
 
-        def recompute() -> Page | Private:
+        def recompute() -> Page | Private | Lasting:
             with app.request_context(environ):
                 answered = app.preprocess_request()
                 if answered is not None:
@@ -260,25 +253,17 @@ class _Making:
 
     def _miss(self, response: Response) -> Response:
         detail = "stored" if self._refusal is None else f'detail="{self._refusal}"'
-        response.headers["Cache-Status"] = f"{_NAME}; fwd=miss; {detail}"
+        response.headers["Cache-Status"] = f"{NAME}; fwd=miss; {detail}"
         return self._view.vary(response)
 
-    def _hit(self, page: Page) -> Response:
-        age = max(0, int(clock.now() - page.made_at))
-        response = current_app.response_class(page.body, page.status, Headers(page.headers))
-        response.headers["Age"] = str(age)
-        response.headers["Cache-Status"] = f"{_NAME}; hit"
-        return self._view.vary(t.cast("Response", response.make_conditional(request)))
+    def _hit(self, page: Page, key: str) -> Response:
+        if self._view.options.front and not self._known:
+            self.runtime.front.offer(request.environ, key, page)
+        return self._view.vary(page.response())
 
 
 #: What of an environ belongs to one request alone.
 _PER_REQUEST: t.Final = ("flask_stateful.", "werkzeug.request", "wsgi.input")
-
-
-def _to_page(response: Response) -> Page:
-    response.add_etag()
-    headers = [(name, value) for name, value in response.headers if name.lower() not in _NOT_STORED]
-    return Page(response.status_code, headers, response.get_data(), clock.now())
 
 
 def _header_of(name: object) -> str | None:

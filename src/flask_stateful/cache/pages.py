@@ -1,0 +1,81 @@
+"""Stored answers of views (:rfc:`9110`, :rfc:`9111`)."""
+
+from __future__ import annotations
+
+import typing as t
+
+import msgspec
+from flask import current_app, request
+from werkzeug.datastructures import Headers
+
+from .. import clock
+from ..errors import DecodeError
+from .values import Codec
+
+if t.TYPE_CHECKING:
+    from flask import Response
+
+#: What ``Cache-Status`` calls us.
+NAME: t.Final = "Flask-Stateful"
+
+#: Headers that belong to one answer or one connection, and are never stored.
+NOT_STORED: t.Final = frozenset({"date", "connection", "keep-alive", "transfer-encoding", "age", "cache-status"})
+
+
+class Page(msgspec.Struct, array_like=True, frozen=True):
+    """A stored answer."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    #: When it was made, in seconds since 1970.
+    made_at: float
+    #: Names of the request headers that its ``Vary`` lists, where they are not in the key yet. Such a page has nothing
+    #: else: it only says where to look.
+    vary: tuple[str, ...] = ()
+
+    @property
+    def age(self) -> int:
+        """Seconds since it was made."""
+        return max(0, int(clock.now() - self.made_at))
+
+    def response(self) -> Response:
+        """Return it as the answer to the current request, ``304`` where that has it already."""
+        response = current_app.response_class(self.body, self.status, Headers(self.headers))
+        response.headers["Age"] = str(self.age)
+        response.headers["Cache-Status"] = f"{NAME}; hit"
+        if self.status == 200:
+            response.make_conditional(request)
+        return response
+
+
+def page_of(response: Response, *, personal: bool) -> Page:
+    """Return an answer as it is stored, with an ``ETag``.
+
+    Unless the view says how long others may keep it, they are to ask again each time: no invalidation reaches them.
+
+    :param personal: whether it is for one visitor, and not for caches on the way.
+    """
+    response.add_etag()
+    if "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-cache" if personal else "no-cache"
+    headers = tuple((name, value) for name, value in response.headers if name.lower() not in NOT_STORED)
+    return Page(response.status_code, headers, response.get_data(), clock.now())
+
+
+def signpost(vary: tuple[str, ...]) -> Page:
+    """Return what is stored in place of an answer that varies by request headers."""
+    return Page(0, (), b"", clock.now(), vary)
+
+
+_decoder = msgspec.msgpack.Decoder(Page)
+
+
+def _decode(data: bytes) -> Page:
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise DecodeError("the bytes are not a stored page") from error
+
+
+PAGE: t.Final = Codec(msgspec.msgpack.Encoder().encode, _decode)

@@ -27,6 +27,20 @@ session_id_invalid = _signals.signal("session-id-invalid")
 #: A stored session could not be opened, and was dropped. Sent with ``reference``.
 session_corrupt = _signals.signal("session-corrupt")
 
+#: A cached value was served. Sent, as the next three, with ``name``, what log lines call it, and ``event``, the name of
+#: the counter in :attr:`state.cache.stats <flask_stateful.cache.cache.Cache.stats>`: here ``"hits_memory"``,
+#: ``"hits_store"`` or ``"hits_stale"``.
+cache_hit = _signals.signal("cache-hit")
+
+#: There was no cached value that could be served. Sent with ``name`` and ``event``.
+cache_miss = _signals.signal("cache-miss")
+
+#: A cached value was computed anew while the old one was served. Sent with ``name`` and ``event``.
+cache_refreshed = _signals.signal("cache-refreshed")
+
+#: A value could not be cached, read or refreshed; the caller got it all the same. Sent with ``name`` and ``event``.
+cache_error = _signals.signal("cache-error")
+
 #: A store stopped answering. Sent with ``store``, its name in the settings, and ``error``, the exception's type.
 store_down = _signals.signal("store-down")
 

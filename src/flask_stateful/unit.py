@@ -41,13 +41,15 @@ class Participant(t.Protocol):
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "closed", "reads")
+    __slots__ = ("_participants", "closed", "memo", "reads")
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
         #: What was read that belongs to one visitor, such as ``"session:cart"`` and ``"cookie:lang"``. A name of ``*``
         #: means all of that kind.
         self.reads: set[str] = set()
+        #: What the request has asked the cache for, by key, where it is not to ask again.
+        self.memo: dict[str, t.Any] = {}
         #: Whether it has been saved or discarded.
         self.closed = False
 

@@ -6,17 +6,19 @@ import logging
 import threading
 import typing as t
 
-from flask import current_app, request
+from flask import current_app, has_request_context, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import signals
 from .cache.background import Background
 from .cache.engine import Engine
+from .cache.events import Events
 from .cache.fragments import add_fragment_tag
 from .cache.front import Front
+from .cache.layer import Memo, open_layer
 from .cache.personal import watch_cookies
 from .cache.runtime import Runtime
-from .cache.storage import open_storage
+from .cache.storage import CacheStorage
 from .errors import ConfigError, StateError, StoreError, StoreUnavailable
 from .keys import make_keyring
 from .sessions.cookie import SessionCookie
@@ -96,9 +98,9 @@ class Wiring:
         with self._lock:
             if self._cache is None:
                 settings = self.settings
-                storage = open_storage(
-                    self._guard("cache", settings.cache_store), settings.namespace, settings.cache_memory
-                )
+                store = self._guard("cache", settings.cache_store)
+                layer = open_layer(store, settings.cache_memory, self._memo)
+                storage = CacheStorage(store, namespace=settings.namespace, layer=layer, events=Events(self._app))
                 self._cache = Runtime(
                     Engine(storage, strict=self._app.debug or self._app.testing),
                     ttl=settings.cache_ttl,
@@ -108,6 +110,10 @@ class Wiring:
                     front=self._front,
                 )
             return self._cache
+
+    def _memo(self) -> Memo | None:
+        """Return the cached values that the current request has asked for; outside of one, ``None``."""
+        return t.cast("Memo", self.unit_of(request.environ).memo) if has_request_context() else None
 
     def _vary_value(self, name: str) -> t.Any:
         """Return what a cached view varies by. Visitors without a session share one variant."""

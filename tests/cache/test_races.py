@@ -145,7 +145,7 @@ def test_value_set_during_a_computation_stays(app: Flask, state: Stateful, pool:
     gate.open.set()
     assert computing.result(PATIENCE) == 1
     assert state.cache.get("key") == "set"
-    assert state.cache.stats["refused"] == 1
+    assert state.cache.stats["overtaken"] == 1
 
 
 def test_late_holder_is_refused(make_app: MakeApp, open_again: Callable[[], Store], pool: ThreadPoolExecutor) -> None:

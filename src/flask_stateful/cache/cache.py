@@ -6,16 +6,13 @@ import contextlib
 import typing as t
 from collections.abc import Callable, Generator, Iterable, Mapping
 
-from .. import clock
-from ..errors import StoreError
 from ..locks import StoreLock
-from ..serialization import MISSING
 from ..stores.base import Ttl, ttl_seconds
+from .call import Call
 from .functions import CachedFunction, cached_function
 from .keys import canonical, store_key
 from .runtime import DEFAULT, Default, Runtime, require_tag, require_vary, unwrap, watched
 from .steps import owner, run
-from .storage import Call
 from .tags import EVERYTHING
 from .values import PLAIN
 from .views import ViewOptions, cached_view
@@ -43,19 +40,14 @@ class Cache:
 
         :param key: text, a number, a tuple of such: whatever an argument of a cached function can be.
         """
-        runtime = self.get_runtime()
-        call = self._call(runtime, key)
-        held = runtime.storage.recall(call.key)
-        if held is None:
-            with contextlib.suppress(StoreError):
-                found = runtime.storage.look(call).held
-                held = found if found is not None and clock.monotonic() < found.fresh_until else None
-        return default if held is None else held.value
+        return self.get_many([key]).get(key, default)
 
     def get_many(self, keys: Iterable[t.Any]) -> dict[t.Any, t.Any]:
-        """Return the values of those keys that have one."""
-        found = {key: self.get(key, MISSING) for key in keys}
-        return {key: value for key, value in found.items() if value is not MISSING}
+        """Return the values of those keys that have one, and can be had; what memory lacks is asked for at once."""
+        runtime = self.get_runtime()
+        calls = {key: self._call(runtime, key) for key in keys}
+        found = runtime.storage.find(calls.values())
+        return {key: found[call.key].value for key, call in calls.items() if call.key in found}
 
     def set(
         self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, stale: Ttl = None, tags: Iterable[str] = ()
@@ -73,10 +65,12 @@ class Cache:
     def set_many(
         self, values: Mapping[t.Any, t.Any], ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()
     ) -> None:
-        """Write several values."""
-        tags = tuple(tags)
-        for key, value in values.items():
-            self.set(key, value, ttl, tags=tags)
+        """Write several values, in two exchanges with the store.
+
+        :raises StoreError: if the store fails; some of them may be written then.
+        """
+        runtime, tags = self.get_runtime(), tuple(tags)
+        runtime.storage.set_many({self._call(runtime, key, ttl=ttl, tags=tags): value for key, value in values.items()})
 
     def add(self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()) -> bool:
         """Write a value only where there is none; tell whether this call wrote it."""
@@ -232,11 +226,11 @@ class Cache:
 
     @property
     def stats(self) -> dict[str, int]:
-        """How often what has happened in this process: hits by layer, misses, refreshes, errors and more."""
+        """How often what has happened in this process, and how much it holds in memory."""
         storage = self.get_runtime().storage
         memory = storage.layer.memory
         held = {"memory_bytes": memory.bytes, "memory_entries": len(memory)} if memory is not None else {}
-        return {**storage.counters, **held}
+        return {**storage.events.counters, **held}
 
     @property
     def runtime(self) -> Runtime:

@@ -14,10 +14,11 @@ import msgspec
 from .. import clock
 from ..errors import EncodeError, StoreError, ValueTooLarge
 from ..serialization import MISSING
+from .call import Call
 from .entries import Entry, Lease, new_lease, to_bytes
 from .flights import Flight, Flights
 from .steps import COMPUTE, Join, Outcome, Pause, Plan, Private, Refresh, Step
-from .storage import CacheStorage, Call, Found
+from .storage import CacheStorage, Found
 from .tags import EVERYTHING
 from .values import Codec, is_frozen
 
@@ -40,6 +41,7 @@ class Engine:
     def __init__(self, storage: CacheStorage, *, strict: bool) -> None:
         self.storage = storage
         self._strict = strict
+        self._note = storage.events.note
         self._flights = Flights()
 
     def renew(self) -> None:
@@ -55,15 +57,15 @@ class Engine:
         except StoreError:
             return (yield from self._without_store(call, owner))
         if found.held is not None:
-            if clock.monotonic() < found.held.fresh_until:
-                self.storage.counters["hits_store"] += 1
+            now = clock.monotonic()
+            self._note("hits_store" if now < found.held.fresh_until else "hits_stale", call.name)
+            if now < found.held.refresh_at:
                 return found.held.value
-            self.storage.counters["stale"] += 1
             claimed = self._claim(call, found)
             if claimed is not None:
                 yield Refresh(self.refresh(call, claimed))
             return found.held.value
-        self.storage.counters["misses"] += 1
+        self._note("misses", call.name)
         return (yield from self._alone(call, owner, lambda: self._lead(call, found)))
 
     def _alone(self, call: Call, owner: object, lead: Callable[[], Plan]) -> Plan:
@@ -140,7 +142,7 @@ class Engine:
         try:
             value = outcome.get()
             if isinstance(value, Private):
-                self.storage.counters["private"] += 1
+                self._note("private", call.name)
                 _warn_once(f"{call.name}: {value.reason}")
                 return value
             cost = clock.monotonic() - began
@@ -160,18 +162,18 @@ class Engine:
         """
         try:
             entry = self.storage.entry(call, value, versions, cost=cost)
-            self.storage.put(call.key, to_bytes(entry), call.lasts, replaces)
+            self.storage.put(call, to_bytes(entry), replaces=replaces)
         except EncodeError as error:
-            self.storage.counters["unencodable"] += 1
+            self._note("unencodable", call.name)
             if self._strict:
                 raise
             _warn_once(str(error))
             return False
         except ValueTooLarge:
-            self.storage.counters["too_large"] += 1
+            self._note("too_large", call.name)
             return False
         except StoreError:
-            self.storage.counters["errors"] += 1
+            self._note("store_errors", call.name)
             return False
         return True
 
@@ -201,13 +203,13 @@ class Engine:
         began = clock.monotonic()
         outcome: Outcome = yield COMPUTE
         if outcome.error is not None:
-            self.storage.counters["refresh_errors"] += 1
+            self._note("refresh_errors", call.name)
             logger.warning("refreshing a cached value failed, the old one is served on", exc_info=outcome.error)
             return None
         if isinstance(outcome.value, Private):
             self._give_up(call.key, claimed)
             return None
-        self.storage.counters["refreshes"] += 1
+        self._note("refreshes", call.name)
         cost = clock.monotonic() - began
         self._write(_as_computed(call, outcome), outcome.value, versions, cost=cost, replaces=claimed)
         return outcome.value
@@ -228,10 +230,10 @@ class Engine:
 
     def _without_store(self, call: Call, owner: object) -> Plan:
         """Serve a stale value to a call that takes one, else compute and keep nothing."""
-        self.storage.counters["errors"] += 1
+        self._note("store_errors", call.name)
         held = self.storage.layer.get_untrusted(call.key) if call.stale else None
         if held is not None and clock.monotonic() < held.stale_until:
-            self.storage.counters["stale"] += 1
+            self._note("hits_stale", call.name)
             return held.value
         return (yield from self._alone(call, owner, _compute_only))
 

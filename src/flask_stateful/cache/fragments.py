@@ -10,10 +10,10 @@ from jinja2.ext import Extension
 from markupsafe import Markup
 
 from ..stores.base import ttl_seconds
+from .call import Call
 from .keys import canonical, store_key
 from .runtime import DEFAULT, require_tag, unwrap, watched
 from .steps import owner, run
-from .storage import Call
 from .values import PLAIN
 
 if t.TYPE_CHECKING:
@@ -109,7 +109,7 @@ class FragmentExtension(Extension):
             stale=ttl_seconds(stale) or 0.0,
             tags=tuple(map(require_tag, tags)),
         )
-        held = runtime.storage.recall(call.key)
+        held = runtime.storage.recall(call.key, call.name)
         if held is not None:
             return t.cast("Markup", held.value)
         compute = watched(runtime, lambda: Markup(caller()), covered)  # noqa: S704 (a template has escaped it)

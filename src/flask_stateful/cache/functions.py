@@ -8,10 +8,10 @@ import typing as t
 from collections.abc import Callable
 
 from ..stores.base import Ttl, ttl_seconds
+from .call import Call
 from .keys import Signature
 from .runtime import Default, Runtime, require_tag, unwrap, watched, watched_async
 from .steps import owner, run, run_async
-from .storage import Call
 from .values import Codec, codec_for
 
 if t.TYPE_CHECKING:
@@ -63,6 +63,8 @@ class _Plan:
         self.cache = cache
         self.function = function
         self.signature = Signature(function, key)
+        #: What log lines call its results.
+        self.name = f"{self.signature.name}()"
         self.codec: Codec = codec_for(_return_annotation(function))
         #: Every result has it, so that one write invalidates them all.
         self.own_tag = f"function {self.signature.name}"
@@ -73,9 +75,7 @@ class _Plan:
     def call(self, runtime: Runtime, key: str) -> Call:
         """Return the call for a key."""
         ttl = runtime.ttl if isinstance(self._ttl, Default) else self._ttl
-        return Call(
-            key=key, name=f"{self.signature.name}()", codec=self.codec, ttl=ttl, stale=self._stale, tags=self._tags
-        )
+        return Call(key=key, name=self.name, codec=self.codec, ttl=ttl, stale=self._stale, tags=self._tags)
 
     def key(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> str:
         """Return the key of a call in the current application."""
@@ -120,7 +120,7 @@ def _wrapper(plan: _Plan) -> Callable[..., t.Any]:
         runtime = get_runtime()
         storage = runtime.storage
         key = signature.key(storage.namespace, args, kwargs)
-        held = storage.recall(key)
+        held = storage.recall(key, plan.name)
         if held is not None:
             return held.value
         compute = functools.partial(function, *args, **kwargs)
@@ -139,7 +139,7 @@ def _async_wrapper(plan: _Plan) -> Callable[..., t.Any]:
     async def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
         runtime = plan.cache.runtime
         key = plan.signature.key(runtime.storage.namespace, args, kwargs)
-        held = runtime.storage.recall(key)
+        held = runtime.storage.recall(key, plan.name)
         if held is not None:
             return held.value
         compute = functools.partial(function, *args, **kwargs)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import typing as t
+from collections.abc import Callable
 
 from .. import clock
-from ..epochs import Epochs, Marks
+from ..epochs import Epochs, Marks, NoEpochs
+from ..errors import StoreError
+from ..stores.base import Store
 from .entries import Entry
 from .memory import MemoryLayer
 from .values import Codec, is_frozen
@@ -14,7 +18,7 @@ from .values import Codec, is_frozen
 class Held:
     """A value in memory: the value itself where nobody can change it, else its encoding, decoded for each reader."""
 
-    __slots__ = ("_codec", "_frozen", "_value", "entry", "fresh_until", "marks", "stale_until")
+    __slots__ = ("_codec", "_frozen", "_value", "entry", "fresh_until", "marks", "refresh_at", "stale_until")
 
     def __init__(self, entry: Entry, codec: Codec, marks: Marks) -> None:
         # Rounding must not let a value live longer than it should; a millisecond less does no harm.
@@ -23,6 +27,8 @@ class Held:
         #: On the monotonic clock, which nobody sets back.
         self.fresh_until: t.Final = entry.fresh_until + ahead
         self.stale_until: t.Final = entry.stale_until + ahead
+        #: From then on it is to be refreshed.
+        self.refresh_at: t.Final = self.fresh_until - _lead(entry)
         self.marks: t.Final = marks
         self._codec = codec
         self._value = codec.decode(entry.payload)
@@ -34,23 +40,47 @@ class Held:
         return self._value if self._frozen else self._codec.decode(self.entry.payload)
 
 
+def _lead(entry: Entry) -> float:
+    """Return how long before its expiry a value is to be refreshed, in seconds.
+
+    Where others may be served the old value meanwhile, the new one is to be there in time: that takes as long as the
+    last one took, and some more by chance, so that not every process begins at once (after Vattani, Chierichetti and
+    Lowenstein, VLDB 2015, but one computation earlier).
+    """
+    if entry.stale_until == entry.fresh_until or entry.lease:
+        return 0.0
+    lead = entry.cost * (1 + random.expovariate(1))
+    return min(lead, (entry.fresh_until - entry.created_at) / 2)
+
+
+#: What one request has asked for, by key.
+Memo: t.TypeAlias = dict[str, Held]
+
+
 class Layer:
     """The in-process layer.
 
+    Where the store cannot tell what changes, nothing is held longer than for one request: that asks for a value once.
+
     :param memory: what holds the values; ``None`` turns the layer off.
     :param epochs: tell what has changed in the store.
+    :param memo: returns what the current request has asked for; ``None`` outside of one.
     """
 
-    def __init__(self, memory: MemoryLayer[Held] | None, epochs: Epochs) -> None:
+    def __init__(self, memory: MemoryLayer[Held] | None, epochs: Epochs, memo: Callable[[], Memo | None]) -> None:
         self.memory = memory
         self.epochs = epochs
+        self._memo = memo
 
     def get(self, key: str) -> Held | None:
         """Return what is held under a key, unless the store may hold something else by now."""
         held = self.memory.get(key) if self.memory is not None else None
-        if held is None or not self.epochs.is_unchanged(held.marks):
+        if held is not None and self.epochs.is_unchanged(held.marks):
+            return held
+        if self._is_trusted:
             return None
-        return held
+        memo = self._memo()
+        return memo.get(key) if memo is not None else None
 
     def get_untrusted(self, key: str) -> Held | None:
         """Return what is held under a key, however old: for calls that take a stale value when the store is gone."""
@@ -64,7 +94,35 @@ class Layer:
         """Keep a value that the store has."""
         if self.memory is not None and self.epochs.live:
             self.memory.set(held.entry.key, held, len(held.entry.payload))
+        if not self._is_trusted:
+            memo = self._memo()
+            if memo is not None:
+                memo[held.entry.key] = held
 
     def changed(self, keys: t.Iterable[str]) -> None:
         """Let no process trust what it holds of these keys."""
         self.epochs.changed(keys)
+        if not self._is_trusted:
+            memo = self._memo()
+            if memo is not None:
+                memo.clear()
+
+    @property
+    def _is_trusted(self) -> bool:
+        """Whether memory is what to ask, so that a request needs no memory of its own."""
+        return self.memory is not None and self.epochs.live
+
+
+def open_layer(store: Store, memory_bytes: int, memo: Callable[[], Memo | None]) -> Layer:
+    """Return what memory is to hold of a store.
+
+    :param memory_bytes: how much of it this process holds in memory; 0 for nothing.
+    :param memo: returns what the current request has asked for.
+    """
+    memory = MemoryLayer[Held](max_bytes=memory_bytes) if memory_bytes else None
+    try:
+        epochs = store.epochs()
+    except StoreError:
+        # Nothing is held in memory then; the store is asked each time.
+        epochs = NoEpochs()
+    return Layer(memory, epochs, memo)

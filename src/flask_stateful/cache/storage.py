@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import itertools
 import typing as t
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from .. import clock
-from ..epochs import Epochs, NoEpochs
+from ..epochs import Marks
 from ..errors import DecodeError, StoreError
 from ..stores.base import Store, Ttl
-from .entries import Entry, Lease, Slot, from_bytes, to_bytes
+from .call import A_VALUE, Call
+from .entries import Entry, Slot, from_bytes, to_bytes
+from .events import Events
 from .layer import Held, Layer
-from .memory import MemoryLayer
 from .tags import EVERYTHING, Tags
-from .values import Codec
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call for a cached value."""
-
-    key: str
-    codec: Codec
-    #: What log lines call it.
-    name: str = "a value"
-    #: Seconds that the value is fresh; ``None`` for ever.
-    ttl: float | None = None
-    #: Seconds after that during which it may be served stale.
-    stale: float = 0.0
-    tags: tuple[str, ...] = ()
-
-    @property
-    def lasts(self) -> float | None:
-        """How long the store keeps the value, in seconds."""
-        return None if self.ttl is None else self.ttl + self.stale
-
-    def times(self) -> Times:
-        """Return the times of an entry that is written now."""
-        now = clock.now()
-        fresh_until = math.inf if self.ttl is None else now + self.ttl
-        return {"created_at": now, "fresh_until": fresh_until, "stale_until": fresh_until + self.stale}
-
-
-class Times(t.TypedDict):
-    """When an entry was made, and until when it may be served; seconds since 1970."""
-
-    created_at: float
-    fresh_until: float
-    stale_until: float
 
 
 class Found(t.NamedTuple):
@@ -70,29 +34,54 @@ class CacheStorage:
     """The cached values of one application.
 
     :param namespace: prefixes every store key.
-    :param memory: holds values in this process; ``None`` where nothing is to be held.
+    :param layer: what memory holds of them.
+    :param events: counts what happens.
     """
 
-    def __init__(self, store: Store, *, namespace: str, memory: MemoryLayer[Held] | None, epochs: Epochs) -> None:
+    def __init__(self, store: Store, *, namespace: str, layer: Layer, events: Events) -> None:
         self.store = store
         self.namespace = namespace
-        self.layer = Layer(memory, epochs)
+        self.layer = layer
         self.tags = Tags(store, namespace)
-        #: How often what has happened.
-        self.counters = Counter[str]()
+        self.events = events
         #: Changes that the store does not know of yet, since it could not be reached.
         self._owed_keys: set[str] = set()
         self._owed_tags: set[str] = set()
 
     # Reading
 
-    def recall(self, key: str) -> Held | None:
-        """Return what memory holds, if it is fresh and true."""
+    def recall(self, key: str, name: str = A_VALUE) -> Held | None:
+        """Return what memory holds, if it is fresh and true, and not to be refreshed yet.
+
+        :param name: what log lines call it.
+        """
         held = self.layer.get(key)
-        if held is not None and clock.monotonic() < held.fresh_until:
-            self.counters["hits_memory"] += 1
+        if held is not None and clock.monotonic() < held.refresh_at:
+            self.events.note("hits_memory", name)
             return held
         return None
+
+    def find(self, calls: Iterable[Call]) -> dict[str, Held]:
+        """Return the fresh values of those calls that have one, by key; where the store fails, what memory has."""
+        found, missing = dict[str, Held](), list[Call]()
+        for call in calls:
+            held = self.recall(call.key, call.name)
+            if held is not None:
+                found[call.key] = held
+            else:
+                missing.append(call)
+        if missing:
+            try:
+                looked = self.look_many(missing)
+            except StoreError:
+                self.events.note("store_errors", A_VALUE)
+                return found
+            for call in missing:
+                held = looked.get(call.key)
+                if held is not None and clock.monotonic() < held.fresh_until:
+                    found[call.key] = held
+                self.events.note("hits_store" if call.key in found else "misses", call.name)
+        return found
 
     def look(self, call: Call) -> Found:
         """Ask the store: one exchange for the value and the versions of the call's tags.
@@ -100,28 +89,64 @@ class CacheStorage:
         :raises StoreError: if the store fails.
         """
         self.pay()
-        tag_keys = [self.tags.key(tag) for tag in (EVERYTHING, *call.tags)]
-        marks = self.layer.marks([call.key, *tag_keys])
-        known = self.store.get_many([call.key, *tag_keys])
+        asked = [call.key, *map(self.tags.key, (EVERYTHING, *call.tags))]
+        marks, known = self.layer.marks(asked), self.store.get_many(asked)
         data = known.pop(call.key, None)
-        if data is None:
-            return Found(None, None, None, known)
-        try:
-            slot = from_bytes(data, call.key)
-            if isinstance(slot, Lease):
-                return Found(data, slot, None, known)
-            if slot.tags.keys() - {EVERYTHING, *call.tags}:
-                slot_keys = [self.tags.key(tag) for tag in slot.tags]
-                marks = self.layer.marks([call.key, *slot_keys])
-                known = self.store.get_many(slot_keys)
-            held = Held(slot, call.codec, marks)
-        except DecodeError:
-            self.counters["undecodable"] += 1
-            return Found(data, None, None, known)
-        if not self.tags.are_current(slot.tags, known) or held.stale_until <= clock.monotonic():
+        slot = self._slot(call, data)
+        if not isinstance(slot, Entry):
             return Found(data, slot, None, known)
+        if more := self._unknown_tags(slot, known):
+            # The marks of the value stay those from before it was read.
+            marks += self.layer.marks(more)
+            known |= self.store.get_many(more)
+        return Found(data, slot, self._hold(call, slot, marks, known), known)
+
+    def look_many(self, calls: Iterable[Call]) -> dict[str, Held]:
+        """Return those values that the store has, by key: in one exchange, and one more where they have tags.
+
+        :raises StoreError: if the store fails.
+        """
+        self.pay()
+        everything, wanted = self.tags.key(EVERYTHING), {call.key: call for call in calls}
+        marks = {key: self.layer.marks([key, everything]) for key in wanted}
+        known = self.store.get_many([everything, *wanted])
+        slots = {key: self._slot(call, known.pop(key, None)) for key, call in wanted.items()}
+        entries = {key: slot for key, slot in slots.items() if isinstance(slot, Entry)}
+        more = {key: self._unknown_tags(entry, known) for key, entry in entries.items()}
+        for key, tag_keys in more.items():
+            marks[key] += self.layer.marks(tag_keys)
+        if any(more.values()):
+            known |= self.store.get_many({tag_key for tag_keys in more.values() for tag_key in tag_keys})
+        held = {key: self._hold(wanted[key], entry, marks[key], known) for key, entry in entries.items()}
+        return {key: value for key, value in held.items() if value is not None}
+
+    def _slot(self, call: Call, data: bytes | None) -> Slot | None:
+        """Return what the store's bytes say, or ``None`` where they are nothing of ours."""
+        if data is None:
+            return None
+        try:
+            return from_bytes(data, call.key)
+        except DecodeError:
+            self.events.note("undecodable", call.name)
+            return None
+
+    def _unknown_tags(self, entry: Entry, known: Mapping[str, bytes]) -> list[str]:
+        """Return the keys of those tags of an entry whose versions were not asked for yet."""
+        return [key for key in map(self.tags.key, entry.tags) if key not in known]
+
+    def _hold(self, call: Call, entry: Entry, marks: Marks, known: Mapping[str, bytes]) -> Held | None:
+        """Keep in memory what the store has, unless it is over or a tag has invalidated it."""
+        if not self.tags.are_current(entry.tags, known):
+            return None
+        try:
+            held = Held(entry, call.codec, marks)
+        except DecodeError:
+            self.events.note("undecodable", call.name)
+            return None
+        if held.stale_until <= clock.monotonic():
+            return None
         self.layer.put(held)
-        return Found(data, slot, held, known)
+        return held
 
     # Writing
 
@@ -133,7 +158,16 @@ class CacheStorage:
         self.pay()
         if versions is None:
             versions = self.tags.read((EVERYTHING, *call.tags))
-        self.put(call.key, to_bytes(self.entry(call, value, versions)), call.lasts, None)
+        self.put(call, to_bytes(self.entry(call, value, versions)), replaces=None)
+
+    def set_many(self, calls: Mapping[Call, t.Any]) -> None:
+        """Write several values that have the same times and tags, in two exchanges."""
+        self.pay()
+        for call in itertools.islice(calls, 1):
+            versions = self.tags.read((EVERYTHING, *call.tags))
+            entries = {call.key: to_bytes(self.entry(call, value, versions)) for call, value in calls.items()}
+            self.store.set_many(entries, call.lasts)
+            self.layer.changed(entries)
 
     def add(self, call: Call, value: t.Any) -> bool:
         """Write a value only where there is none that counts."""
@@ -173,19 +207,19 @@ class CacheStorage:
         payload = call.codec.encode(value)
         return Entry(key=call.key, cost=cost, tags=dict(versions), payload=payload, **call.times())
 
-    def put(self, key: str, data: bytes, ttl: float | None, replaces: bytes | None) -> None:
-        """Write what lies under a key from now on.
+    def put(self, call: Call, data: bytes, *, replaces: bytes | None) -> None:
+        """Write what lies under a call's key from now on.
 
         :param replaces: what must lie there still; ``None`` overwrites anything.
         :raises StoreError: if the store fails.
         """
         if replaces is None:
-            self.store.set(key, data, ttl)
-        elif not self.store.swap(key, replaces, data, ttl):
+            self.store.set(call.key, data, call.lasts)
+        elif not self.store.swap(call.key, replaces, data, call.lasts):
             # The key was forgotten, or another took over: this value may be older than what follows.
-            self.counters["refused"] += 1
+            self.events.note("overtaken", call.name)
             return
-        self.layer.changed([key])
+        self.layer.changed([call.key])
 
     # Invalidating
 
@@ -221,17 +255,3 @@ class CacheStorage:
             self.layer.changed([*keys, *map(self.tags.key, tags)])
             self._owed_keys.difference_update(keys)
             self._owed_tags.difference_update(tags)
-
-
-def open_storage(store: Store, namespace: str, memory_bytes: int) -> CacheStorage:
-    """Return the cached values that a store keeps.
-
-    :param memory_bytes: how much of it this process holds in memory; 0 for nothing.
-    """
-    memory = MemoryLayer[Held](max_bytes=memory_bytes) if memory_bytes else None
-    try:
-        epochs = store.epochs()
-    except StoreError:
-        # Nothing is held in memory then; the store is asked each time.
-        epochs = NoEpochs()
-    return CacheStorage(store, namespace=namespace, memory=memory, epochs=epochs)

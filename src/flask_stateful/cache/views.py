@@ -13,12 +13,12 @@ from werkzeug.exceptions import HTTPException
 
 from .. import clock
 from ..errors import StoreError
+from .call import Call
 from .keys import canonical, store_key
 from .pages import NAME, PAGE, Page, page_of, signpost
 from .personal import uncovered
 from .runtime import Default, Runtime
 from .steps import Lasting, Private, owner, run
-from .storage import Call
 from .tags import EVERYTHING
 
 if t.TYPE_CHECKING:
@@ -56,9 +56,9 @@ class CachedView:
         self._cache = cache
         self._view = view
         self.options = options
-        self._name = f"{view.__module__}:{view.__qualname__}"
+        self.name = f"{view.__module__}:{view.__qualname__}"
         #: Every answer has it, so that one write invalidates them all.
-        self._own_tag = f"view {self._name}"
+        self._own_tag = f"view {self.name}"
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Answer from the cache, or by the view."""
@@ -81,7 +81,7 @@ class CachedView:
         options = self.options
         ttl = runtime.ttl if isinstance(options.ttl, Default) else options.ttl
         return Call(
-            key=key, name=self._name, codec=PAGE, ttl=ttl, stale=options.stale, tags=(self._own_tag, *options.tags)
+            key=key, name=self.name, codec=PAGE, ttl=ttl, stale=options.stale, tags=(self._own_tag, *options.tags)
         )
 
     def refusal(self, response: Response, reads: Iterable[str]) -> str | None:
@@ -139,7 +139,7 @@ class CachedView:
         ]
         where = [request.scheme, request.host, request.root_path, request.path, sorted(query)]
         varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self.options.vary]
-        return store_key(runtime.storage.namespace, "view", self._name, canonical([where, varied]))
+        return store_key(runtime.storage.namespace, "view", self.name, canonical([where, varied]))
 
 
 class _Making:
@@ -176,7 +176,7 @@ class _Making:
         if runtime.passes.get(key, 0.0) > clock.monotonic():
             self._make(key)
             return None
-        held = runtime.storage.recall(key)
+        held = runtime.storage.recall(key, self._view.name)
         if held is not None:
             return held.value
         plan = runtime.engine.plan(self._view.call(runtime, key), owner())

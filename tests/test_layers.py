@@ -39,6 +39,7 @@ FLOORS = {
     "keys": 6,
     "wiring": 7,
     "cli": 8,
+    "metrics": 8,
     "extension": 9,
     "": 10,
     "testing": 11,
@@ -48,7 +49,18 @@ FLOORS = {
 WITHOUT_FLASK = 2
 
 #: Of these, importing the package imports nothing, even when they are installed.
-OPTIONAL = {"flask_login", "flask_sqlalchemy", "sqlalchemy", "pymemcache", "pymongo", "boto3", "pydantic", "attrs"}
+OPTIONAL = {
+    "flask_login",
+    "flask_sqlalchemy",
+    "sqlalchemy",
+    "pymemcache",
+    "pymongo",
+    "boto3",
+    "pydantic",
+    "attrs",
+    "prometheus_client",
+    "opentelemetry",
+}
 
 
 class Edge(t.NamedTuple):

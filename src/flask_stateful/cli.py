@@ -9,6 +9,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from .cache.cache import Cache
+from .cache.survey import survey
 from .errors import StateError, StoreError, UnsupportedOperation
 from .keys import KEY_FILE, new_secret
 from .wiring import Wiring, current_wiring
@@ -85,6 +86,25 @@ def cache_invalidate_tags(tags: tuple[str, ...]) -> None:
     """Invalidate every cached value that has one of TAGS, on every worker."""
     _cache().invalidate_tags(*tags)
     click.echo(f"Every cached value with {' or '.join(tags)} is invalid.")
+
+
+@cache_group.command("stats")
+def cache_stats() -> None:
+    """Show what the store holds of each function and view. Hits and misses are counted by each worker for itself."""
+    wiring = current_wiring()
+    try:
+        shares = survey(wiring.cache_runtime().storage)
+    except (StoreError, UnsupportedOperation) as error:
+        raise click.ClickException(str(error)) from error
+    rows: list[tuple[str, ...]] = [("", "values", "bytes", "stale", "invalidated")]
+    for name, share in shares.items():
+        rows.append((name, *(f"{count:,}" for count in (share.entries, share.bytes, share.stale, share.invalid))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *counts in rows:
+        cells = (count.rjust(width) for count, width in zip(counts, widths[1:], strict=True))
+        click.echo("  ".join([name.ljust(widths[0]), *cells]).rstrip())
+    if not shares:
+        click.echo("The store holds no cached values.")
 
 
 def _cache() -> Cache:

@@ -186,7 +186,15 @@ def current_wiring() -> Wiring:
 
     :raises ConfigError: if it has nothing.
     """
-    wiring = current_app.extensions.get(EXTENSION)
+    return wiring_of(current_app)
+
+
+def wiring_of(app: Flask) -> Wiring:
+    """Return what an application has of us.
+
+    :raises ConfigError: if it has nothing.
+    """
+    wiring = app.extensions.get(EXTENSION)
     if not isinstance(wiring, Wiring):
         raise ConfigError("this application has no Stateful; write `state = Stateful(app)` or `state.init_app(app)`")
     return wiring

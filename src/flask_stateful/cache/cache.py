@@ -11,11 +11,12 @@ from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .functions import CachedFunction, cached_function
 from .keys import canonical, store_key
+from .rules import ViewRules
 from .runtime import DEFAULT, Default, Runtime, require_tag, require_vary, unwrap, watched
 from .steps import owner, run
 from .tags import EVERYTHING
 from .values import PLAIN
-from .views import ViewOptions, cached_view
+from .views import cached_view
 
 P = t.ParamSpec("P")
 R = t.TypeVar("R")
@@ -184,7 +185,7 @@ class Cache:
         vary = tuple(map(require_vary, vary))
         if front and (vary or unless is not None):
             raise ValueError("front=True answers before vary= and unless= can be asked; leave out one of them")
-        options = ViewOptions(
+        rules = ViewRules(
             ttl=ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
             query=None if query is None else tuple(query),
@@ -194,7 +195,7 @@ class Cache:
             missing_ttl=ttl_seconds(missing_ttl),
             front=front,
         )
-        return lambda view: cached_view(self, view, options)
+        return lambda view: cached_view(self, view, rules)
 
     # All at once
 

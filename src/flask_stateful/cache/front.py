@@ -6,26 +6,21 @@ import http
 import typing as t
 from collections.abc import Callable, Iterable
 
-from .pages import NAME, NOT_STORED, Page
+from .pages import CONDITIONS, NAME, NOT_STORED, PLACE, Page
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .layer import Held
 
-#: What tells one address from another. Behind a proxy the last four may stand for the first ones.
+#: What tells one address from another. Where a proxy is believed, what it says stands for the rest.
 _PLACE: t.Final = (
-    *("wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
+    *PLACE,
     *("HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_PORT", "HTTP_X_FORWARDED_PREFIX"),
 )
 
 #: Requests with any of these are for Flask: they may be personal, or ask for less than the whole page.
-_NOT_HERE: t.Final = frozenset(
-    {
-        *("HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_RANGE", "HTTP_FORWARDED"),
-        *("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE"),
-    }
-)
+_NOT_HERE: t.Final = CONDITIONS | {"HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_RANGE", "HTTP_FORWARDED"}
 
 _METHODS: t.Final = frozenset({"GET", "HEAD"})
 

@@ -18,6 +18,16 @@ if t.TYPE_CHECKING:
 #: What ``Cache-Status`` calls us.
 NAME: t.Final = "Flask-Stateful"
 
+#: What tells one address from another in an environ.
+PLACE: t.Final = (
+    *("wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"),
+)
+
+#: Request headers with which the answer depends on what the client has already, as an environ names them.
+CONDITIONS: t.Final = frozenset(
+    {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE"}
+)
+
 #: Headers that belong to one answer or one connection, and are never stored.
 NOT_STORED: t.Final = frozenset({"date", "connection", "keep-alive", "transfer-encoding", "age", "cache-status"})
 
@@ -41,10 +51,9 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
 
     def response(self) -> Response:
         """Return it as the answer to the current request, ``304`` where that has it already."""
-        response = current_app.response_class(self.body, self.status, Headers(self.headers))
-        response.headers["Age"] = str(self.age)
-        response.headers["Cache-Status"] = f"{NAME}; hit"
-        if self.status == 200:
+        headers = Headers([*self.headers, ("Age", str(self.age)), ("Cache-Status", f"{NAME}; hit")])
+        response = current_app.response_class(self.body, self.status, headers)
+        if self.status == 200 and not CONDITIONS.isdisjoint(request.environ):
             response.make_conditional(request)
         return response
 

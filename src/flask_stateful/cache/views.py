@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import operator
 import typing as t
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException
@@ -15,13 +16,14 @@ from .. import clock
 from ..errors import StoreError
 from .call import Call
 from .keys import canonical, store_key
-from .pages import NAME, PAGE, Page, page_of, signpost
-from .personal import uncovered
+from .pages import NAME, PAGE, PLACE, Page, page_of, signpost
+from .rules import ViewRules
 from .runtime import Default, Runtime
 from .steps import Lasting, Private, owner, run
 from .tags import EVERYTHING
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask, Response
 
     from .cache import Cache
@@ -29,117 +31,80 @@ if t.TYPE_CHECKING:
 logger = logging.getLogger("flask_stateful")
 
 
-class ViewOptions(t.NamedTuple):
-    """How a view is cached."""
+#: Requests with one of these are answered by the view itself.
+_PASSES_BY: t.Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_RANGE"})
 
-    ttl: float | Default | None
-    stale: float
-    #: Query arguments that tell answers apart; ``None`` means all.
-    query: tuple[str, ...] | None
-    vary: tuple[str | Callable[[], t.Any], ...]
-    tags: tuple[str, ...]
-    unless: Callable[[], t.Any] | None
-    #: Seconds that "there is no such page" is fresh; ``None`` does not store it.
-    missing_ttl: float | None
-    front: bool
-
-    @property
-    def personal(self) -> bool:
-        """Whether an answer may be for one visitor."""
-        return any(callable(name) or not name.startswith("header:") for name in self.vary)
+#: How many addresses of a view are kept at hand.
+_RECENT: t.Final = 1024
 
 
 class CachedView:
     """A view whose answers are cached; made by ``state.cache.view()``."""
 
-    def __init__(self, cache: Cache, view: Callable[..., t.Any], options: ViewOptions) -> None:
+    def __init__(self, cache: Cache, view: Callable[..., t.Any], rules: ViewRules) -> None:
         self._cache = cache
         self._view = view
-        self.options = options
+        self.rules = rules
         self.name = f"{view.__module__}:{view.__qualname__}"
         #: Every answer has it, so that one write invalidates them all.
         self._own_tag = f"view {self.name}"
+        # Parsing a query and encoding a key take longer than all the rest of a hit.
+        self._key_at = functools.lru_cache(maxsize=_RECENT)(self._make_key)
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Answer from the cache, or by the view."""
-        if not self._applies():
+        environ = request.environ
+        if not self._applies(environ):
             return self._dispatch(args, kwargs)
-        making = _Making(self, self._cache.runtime, functools.partial(self._dispatch, args, kwargs))
-        return making.answer(self._key(making.runtime))
+        runtime = self._cache.runtime
+        key = self._key(runtime, environ)
+        held = runtime.storage.recall(key, self.name)
+        if held is not None and not held.value.vary:
+            return self.hit(runtime, key, held.value)
+        return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs)).answer(key)
 
     def forget(self) -> None:
         """Remove what is stored for the current request's address."""
         runtime = self._cache.runtime
-        runtime.storage.forget([self._key(runtime)])
+        runtime.storage.forget([self._key(runtime, request.environ)])
 
     def forget_all(self) -> None:
         """Invalidate every answer of the view: one write."""
         self._cache.runtime.storage.invalidate([self._own_tag])
 
+    def hit(self, runtime: Runtime, key: str, page: Page) -> Response:
+        """Return a stored page as the answer to the current request."""
+        if self.rules.front and not page.vary:
+            runtime.front.offer(request.environ, key, page)
+        return self.rules.announce(page.response())
+
     def call(self, runtime: Runtime, key: str) -> Call:
         """Return the call for a key."""
-        options = self.options
-        ttl = runtime.ttl if isinstance(options.ttl, Default) else options.ttl
-        return Call(
-            key=key, name=self.name, codec=PAGE, ttl=ttl, stale=options.stale, tags=(self._own_tag, *options.tags)
-        )
+        rules = self.rules
+        ttl = runtime.ttl if isinstance(rules.ttl, Default) else rules.ttl
+        return Call(key=key, name=self.name, codec=PAGE, ttl=ttl, stale=rules.stale, tags=(self._own_tag, *rules.tags))
 
-    def refusal(self, response: Response, reads: Iterable[str]) -> str | None:
-        """Say why an answer may not be stored; ``None`` if it may."""
-        login: t.Any = getattr(current_app, "login_manager", None)
-        config = t.cast("t.Any", current_app.config)
-        remember = config.get("REMEMBER_COOKIE_NAME", "remember_token") if login else None
-        names = [name for name in self.options.vary if isinstance(name, str)]
-        personal = uncovered(reads, names, user_cookies=[remember] if remember else [])
-        if personal:
-            return f"it was made after reading {', '.join(sorted(personal))}, and vary= does not cover that"
-        if response.status_code != 200 and not self.is_missing(response.status_code):
-            return f"its status is {response.status_code}"
-        if response.is_streamed or response.direct_passthrough:
-            return "it is streamed"
-        if "Set-Cookie" in response.headers:
-            return "it sets a cookie"
-        control = response.cache_control
-        if control.private or control.no_store or control.no_cache:
-            return "its Cache-Control forbids that"
-        if "*" in response.vary or "cookie" in self.learned(response):
-            return "it varies by every visitor"
-        return None
-
-    def is_missing(self, status: int | None) -> bool:
-        """Tell whether a status says that there is no such page, and is to be stored."""
-        return status in (404, 410) and self.options.missing_ttl is not None
-
-    def learned(self, response: Response) -> tuple[str, ...]:
-        """Return the request headers that an answer varies by, beyond those that are in the key already."""
-        named = {header.lower() for header in map(_header_of, self.options.vary) if header}
-        return tuple(sorted(header.lower() for header in response.vary if header.lower() not in named))
-
-    def vary(self, response: Response) -> Response:
-        """Tell caches further on what the answers vary by."""
-        for name in self.options.vary:
-            header = _header_of(name)
-            if header:
-                response.vary.add(header)
-        return response
-
-    def _applies(self) -> bool:
-        if request.method not in ("GET", "HEAD") or "Authorization" in request.headers or "Range" in request.headers:
+    def _applies(self, environ: WSGIEnvironment) -> bool:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not _PASSES_BY.isdisjoint(environ):
             return False
-        return not (self.options.unless is not None and self.options.unless())
+        return not (self.rules.unless is not None and self.rules.unless())
 
     def _dispatch(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
         return current_app.ensure_sync(self._view)(*args, **kwargs)
 
-    def _key(self, runtime: Runtime) -> str:
-        query = [
-            (name, value)
-            for name, value in request.args.items(multi=True)
-            if self.options.query is None or name in self.options.query
-        ]
-        where = [request.scheme, request.host, request.root_path, request.path, sorted(query)]
-        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self.options.vary]
-        return store_key(runtime.storage.namespace, "view", self.name, canonical([where, varied]))
+    def _key(self, runtime: Runtime, environ: WSGIEnvironment) -> str:
+        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self.rules.vary]
+        return self._key_at(runtime.storage.namespace, canonical(varied) if varied else b"", *map(environ.get, PLACE))
+
+    def _make_key(self, namespace: str, varied: bytes, *_: t.Any) -> str:
+        """Return the key of the current request, whose place in the environ is the rest of the arguments."""
+        asked = request.args.items(multi=True)
+        wanted = self.rules.query
+        query = [(name, value) for name, value in asked if wanted is None or name in wanted]
+        # Only names are sorted: which of several values of one name comes first may matter to the view.
+        query.sort(key=operator.itemgetter(0))
+        where = [request.scheme, request.host, request.root_path, request.path, query]
+        return store_key(namespace, "view", self.name, canonical([where, varied]))
 
 
 class _Making:
@@ -169,7 +134,7 @@ class _Making:
             return self._miss(self._made)
         if not isinstance(page, Page):
             return self._miss(current_app.make_response(self._dispatch()))
-        return self._hit(page, key)
+        return self._view.hit(self.runtime, key, page)
 
     def _page(self, key: str) -> t.Any:
         runtime = self.runtime
@@ -195,7 +160,7 @@ class _Making:
         if request.method == "HEAD":
             self._refusal = "it answers HEAD"
             return Private(self._refusal)
-        self._refusal = self._view.refusal(response, self._unit.reads)
+        self._refusal = self._view.rules.refusal(response, self._unit.reads)
         if self._refusal is not None:
             self.runtime.pass_by(key)
             return Private(self._refusal)
@@ -206,7 +171,7 @@ class _Making:
         try:
             return current_app.make_response(self._dispatch())
         except HTTPException as error:
-            if not self._view.is_missing(error.code):
+            if not self._view.rules.is_missing(error.code):
                 raise
             answer = current_app.handle_user_exception(error)
             # Run as a WSGI application, as Flask would, an error without a handler of its own would be a stream.
@@ -220,10 +185,10 @@ class _Making:
             return None
 
     def _keep(self, key: str, response: Response, versions: dict[str, bytes] | None) -> Page | Lasting:
-        page = page_of(response, personal=self._view.options.personal)
+        page = page_of(response, personal=self._view.rules.personal)
         if response.status_code != 200:
-            return Lasting(page, self._view.options.missing_ttl)
-        vary = self._view.learned(response)
+            return Lasting(page, self._view.rules.missing_ttl)
+        vary = self._view.rules.learned(response)
         if set(vary) <= set(self._known):
             return page
         if versions is not None:
@@ -254,28 +219,16 @@ class _Making:
     def _miss(self, response: Response) -> Response:
         detail = "stored" if self._refusal is None else f'detail="{self._refusal}"'
         response.headers["Cache-Status"] = f"{NAME}; fwd=miss; {detail}"
-        return self._view.vary(response)
-
-    def _hit(self, page: Page, key: str) -> Response:
-        if self._view.options.front and not self._known:
-            self.runtime.front.offer(request.environ, key, page)
-        return self._view.vary(page.response())
+        return self._view.rules.announce(response)
 
 
 #: What of an environ belongs to one request alone.
 _PER_REQUEST: t.Final = ("flask_stateful.", "werkzeug.request", "wsgi.input")
 
 
-def _header_of(name: object) -> str | None:
-    """Return the request header that carries what a view varies by."""
-    if not isinstance(name, str):
-        return None
-    return name.partition(":")[2] if name.startswith("header:") else "Cookie"
-
-
-def cached_view(cache: Cache, view: Callable[..., t.Any], options: ViewOptions) -> t.Any:
+def cached_view(cache: Cache, view: Callable[..., t.Any], rules: ViewRules) -> t.Any:
     """Return a view function that answers from the cache."""
-    cached = CachedView(cache, view, options)
+    cached = CachedView(cache, view, rules)
 
     @functools.wraps(view)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:

@@ -28,11 +28,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     The environment may set what Flask and Flask-Stateful read: with ``FLASK_STATEFUL_STORE=redis://localhost`` and a
     ``FLASK_SECRET_KEY``, sessions live in Redis.
 
-    :param config: settings that go before all others; ``INSTANCE_PATH`` is the folder for what the shop keeps.
+    :param config: settings that go before all others; ``INSTANCE_PATH`` is the folder for what the shop keeps, and
+        ``SHOP_THINKS_FOR`` says how many seconds a recommendation takes.
     """
     config = dict(config or {})
     app = Flask(__name__, instance_path=config.pop("INSTANCE_PATH", None))
     app.config["STATEFUL_STORE"] = "sqlite:///state.sqlite3"
+    app.config["SHOP_THINKS_FOR"] = 0.4
     app.config.from_prefixed_env()
     app.config.update(config)
     state.init_app(app)

@@ -21,7 +21,19 @@ def session_facts() -> Facts:
     return {"info": state.sessions.current, "keys": keys, "store": store}
 
 
-PANELS = {"panels/session.html": session_facts}
+def cache_facts() -> Facts:
+    """Return what this worker has made for everybody, and how often it was served."""
+    stats = state.cache.stats
+    return {
+        "made": stats["misses"] + stats["refreshes"],
+        "memory": stats["hits_memory"],
+        "store": stats["hits_store"] + stats["hits_stale"],
+        "bytes": stats.get("memory_bytes", 0),
+        "private": stats["private"],
+    }
+
+
+PANELS = {"panels/session.html": session_facts, "panels/cache.html": cache_facts}
 
 
 def drawer() -> list[tuple[str, Facts]]:

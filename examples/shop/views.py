@@ -3,8 +3,9 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from . import cart
+from . import cart, company
 from .catalogue import PRODUCTS, Product, money
+from .company import companions
 from .extensions import state
 
 #: Nobody here has a password: a real shop would ask for one before it calls ``state.sessions.login``.
@@ -13,17 +14,30 @@ USERS = {"ada": "Ada Lovelace", "grace": "Grace Hopper"}
 bp = Blueprint("shop", __name__)
 
 
+def _somebody_is_known() -> bool:
+    return state.sessions.current is not None
+
+
+# Whoever has no session gets the same page as all who have none; whoever has one, a page of their own.
 @bp.get("/")
+@state.cache.view(ttl=60, stale=600, vary=["session"], unless=_somebody_is_known, tags=["products"])
 def index() -> ResponseReturnValue:
     """Show everything there is."""
     return render_template("index.html", products=PRODUCTS.values())
+
+
+@bp.get("/about")
+@state.cache.view(ttl=3600, front=True)
+def about() -> ResponseReturnValue:
+    """Say how the shop keeps things. The page looks at nobody, so it may be sent before Flask is entered."""
+    return render_template("about.html")
 
 
 @bp.get("/things/<slug>")
 def product(slug: str) -> ResponseReturnValue:
     """Show one product."""
     found = _find(slug)
-    return render_template("product.html", product=found, quantity=cart.quantity_of(found))
+    return render_template("product.html", product=found, quantity=cart.quantity_of(found), companions=companions)
 
 
 @bp.get("/cart")
@@ -54,6 +68,7 @@ def check_out() -> ResponseReturnValue:
     """Order what is in the cart. As nothing here is real, nothing is sent and nothing is charged."""
     ordered = cart.check_out()
     if ordered:
+        company.note(ordered)
         flash(f"Thank you! {money(cart.total(ordered))}, well pretended: this is a demo, and nothing will be sent.")
     return redirect(url_for(".index"))
 

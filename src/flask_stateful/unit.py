@@ -12,6 +12,9 @@ import enum
 import typing as t
 from collections.abc import Generator
 
+#: What is noted as read by whoever changes the session: no key and no cookie covers that.
+WRITTEN: t.Final = "session:(written)"
+
 
 class Step(enum.IntEnum):
     """The order in which the kinds of state are saved. It is written nowhere else.

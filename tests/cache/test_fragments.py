@@ -10,6 +10,7 @@ from jinja2 import TemplateSyntaxError
 from markupsafe import Markup
 
 from flask_stateful import Stateful
+from flask_stateful.testing import FakeClock
 
 
 class Templates:
@@ -103,3 +104,26 @@ def test_wrong_tag_is_a_syntax_error(templates: Templates, template: str, error:
     """A tag that is not written as it should be says how it should."""
     with pytest.raises(TemplateSyntaxError, match=error):
         templates.app.jinja_env.from_string(template)
+
+
+def test_stale_fragment_is_refreshed_after_the_response(state: Stateful) -> None:
+    """What refreshes a fragment has the request that asked for it, and may ask for URLs; the next visitor gets it."""
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="a key for tests, long enough", TESTING=True, STATEFUL_STORE="memory://")
+    state.init_app(app)
+    template = '{% cache "n", ttl=60, stale=60 %}{{ number() }} {{ url_for("page", of=request.args.of) }}{% endcache %}'
+    numbers = iter(range(10))
+
+    @app.get("/page")
+    def page() -> str:
+        return render_template_string(template, number=lambda: next(numbers))
+
+    def ask(of: str) -> str:
+        with app.test_client().get(f"/page?of={of}") as response:
+            return response.text
+
+    with FakeClock() as clock:
+        assert ask("a") == "0 /page?of=a"
+        clock.advance(61)
+        assert ask("b") == "0 /page?of=a"
+        assert ask("c") == "1 /page?of=b"

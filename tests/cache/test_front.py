@@ -205,6 +205,16 @@ def test_other_views_are_not_answered(site: Site) -> None:
     assert site.entered == 4
 
 
+def test_page_that_another_process_made_is_answered() -> None:
+    """A process that finds the page in the store has never made it, and answers it in front all the same."""
+    store = MemoryStore()
+    made: list[int] = []
+    for site in (Site(STATEFUL_STORE=store), Site(STATEFUL_STORE=store)):
+        client = site.page(lambda: str(made.append(1)))
+        site.warm(client)
+        assert (client.get("/page").text, site.entered, made) == ("None", 0, [1])
+
+
 def test_two_applications_have_two_fronts() -> None:
     """One application's pages are not another's, though they share a store."""
     store = MemoryStore()

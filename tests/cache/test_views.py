@@ -457,3 +457,18 @@ def test_cache_control_of_the_view_is_kept(pages: Pages) -> None:
 
     client = pages.page(view, vary=["user"])
     assert [client.get("/page").headers["Cache-Control"] for _ in range(2)] == ["max-age=60, public"] * 2
+
+
+def test_page_that_changed_the_session_is_not_stored(pages: Pages) -> None:
+    """L3: what goes with a change of the session, such as a flashed message, is shown once, also with ``vary``."""
+
+    def view() -> str:
+        return f"{get_flashed_messages()} {session.get('name')}"
+
+    client = pages.page(view, vary=["session"])
+    with client.session_transaction() as stored:
+        stored["name"] = "Ada"
+        stored["_flashes"] = [("message", "Hello")]
+    answers = [client.get("/page") for _ in range(3)]
+    assert [answer.text for answer in answers] == ["['Hello'] Ada", "[] Ada", "[] Ada"]
+    assert "session:(written)" in answers[0].headers["Cache-Status"]

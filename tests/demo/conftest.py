@@ -10,7 +10,11 @@ from tests.demo.visitor import PATIENCE, Shop
 from tests.services import Launch, launched
 
 #: A machine that is busy with other things is slow, and that is not what is tested.
-PATIENT = ["--env", f"FLASK_STATEFUL_STORE_TIMEOUT={PATIENCE}", "--env", f"FLASK_STATEFUL_LOCK_TIMEOUT={PATIENCE}"]
+PATIENT = [
+    *("--env", f"FLASK_STATEFUL_STORE_TIMEOUT={PATIENCE}"),
+    *("--env", f"FLASK_STATEFUL_LOCK_TIMEOUT={PATIENCE}"),
+    *("--env", "FLASK_SHOP_THINKS_FOR=0"),
+]
 
 
 @pytest.fixture(scope="module")

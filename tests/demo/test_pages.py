@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_stateful.stores.memory import MemoryStore
-from flask_stateful.testing import Fault, FaultyStore
+from flask_stateful.testing import FakeClock, Fault, FaultyStore
 from shop import create_app
 from shop.extensions import state
 from tests.demo.visitor import SLUGS
@@ -31,7 +31,8 @@ def store() -> FaultyStore:
 
 def shop_with(store: FaultyStore, **config: object) -> Flask:
     """Return a shop; all that have the same store are one."""
-    return create_app({"TESTING": True, "SECRET_KEY": "a secret of the tests", "STATEFUL_STORE": store, **config})
+    own = {"TESTING": True, "SECRET_KEY": "a secret of the tests", "STATEFUL_STORE": store, "SHOP_THINKS_FOR": 0}
+    return create_app({**own, **config})
 
 
 @pytest.fixture
@@ -233,3 +234,79 @@ def test_pages_have_nothing_inline(client: FlaskClient, path: str) -> None:
     post(client, "/cart/flask/add", quantity=1)
     page = client.get(path).text
     assert re.findall(r"<script|<style|\sstyle=|\son\w+=|https?://", page) == []
+
+
+# What is cached
+
+
+def test_the_shelf_is_made_once_for_visitors_nobody_knows(app: Flask, client: FlaskClient) -> None:
+    """Whoever has no session gets the stored page; whoever has one, a page of their own that nobody else gets."""
+    assert [client.get("/").headers["Cache-Status"] for _ in range(2)] == [
+        "Flask-Stateful; fwd=miss; stored",
+        "Flask-Stateful; hit",
+    ]
+    other = app.test_client()
+    assert post(other, "/sign-in", user="ada") == 302
+    for _ in range(2):
+        page = other.get("/")
+        assert "Cache-Status" not in page.headers
+        assert "Sign out" in page.text
+    assert "Sign out" not in app.test_client().get("/").text
+
+
+def test_a_greeting_is_shown_once(client: FlaskClient) -> None:
+    """A message that was flashed is in one page, and in no stored one."""
+    post(client, "/sign-in", user="ada")
+    assert "Hello Ada" in client.get("/").text
+    post(client, "/sign-out")
+    assert "You are signed out" in client.get("/").text
+    assert "You are signed out" not in client.get("/").text
+
+
+def test_the_page_about_the_shop_is_answered_in_front(app: Flask, client: FlaskClient) -> None:
+    """Once it is made, the page goes out with all its headers before the application is asked."""
+    for _ in range(2):
+        assert "How this shop keeps things" in client.get("/about").text
+    del app.view_functions["shop.about"]
+    answer = client.get("/about")
+    assert "How this shop keeps things" in answer.text
+    assert answer.headers["Content-Security-Policy"] == STRICT
+
+
+def companions(client: FlaskClient, path: str) -> list[str]:
+    """Return the slugs of what goes well with a product, as its page says."""
+    with client.get(path) as page:  # closing it is what lets a worker go on behind the response
+        _, _, rest = page.text.partition("Goes well with")
+    return re.findall(r'class="card" href="/things/([^"]+)"', rest)
+
+
+def test_what_was_ordered_together_goes_well(store: FaultyStore) -> None:
+    """The company of a product follows the orders; the old one is shown until a worker has made a new one."""
+    with FakeClock() as clock:
+        client = shop_with(store).test_client()
+        first = companions(client, "/things/flask")
+        assert len(first) == 3
+        assert "terrarium" not in first
+        for slug in ("flask", "terrarium"):
+            assert post(client, f"/cart/{slug}/add", quantity=1) == 302
+        assert post(client, "/cart/check-out") == 302
+        assert companions(client, "/things/flask") == first
+        clock.advance(61)
+        assert companions(client, "/things/flask") == first
+        assert companions(client, "/things/flask")[0] == "terrarium"
+
+
+def test_an_order_is_taken_although_it_cannot_be_counted(client: FlaskClient, store: FaultyStore) -> None:
+    """That the cache fails keeps nobody from ordering."""
+    for slug in ("flask", "terrarium"):
+        post(client, f"/cart/{slug}/add", quantity=1)
+    token = token_of(client)
+    store.fail(Fault("unavailable", on="incr"))
+    assert client.post("/cart/check-out", data={"csrf_token": token}).status_code == 302
+    assert quantities(client) == []
+
+
+def test_the_drawer_counts_what_was_made_for_everybody(client: FlaskClient) -> None:
+    """The drawer says how often this worker has made something for everybody."""
+    post(client, "/cart/flask/add", quantity=1)
+    assert re.search(r"<dt>Made</dt><dd>[1-9]\d* times by this worker", client.get("/").text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Iterable
 
+from flask import copy_current_request_context, has_request_context
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from markupsafe import Markup
@@ -113,7 +114,10 @@ class FragmentExtension(Extension):
         if held is not None:
             return t.cast("Markup", held.value)
         compute = watched(runtime, lambda: Markup(caller()), covered)  # noqa: S704 (a template has escaped it)
-        return t.cast("Markup", unwrap(run(runtime.engine.plan(call, owner()), compute, runtime.later)))
+        # What a template asks for, a URL say, needs a request, also when the fragment is refreshed after the response.
+        recompute = copy_current_request_context(compute) if has_request_context() else compute
+        value = run(runtime.engine.plan(call, owner()), compute, runtime.later, recompute)
+        return t.cast("Markup", unwrap(value))
 
 
 class _Vary(t.NamedTuple):

@@ -61,6 +61,10 @@ class Front:
         #: Whether any view is to be answered here; until then requests only pass.
         self._active = False
 
+    def activate(self) -> None:
+        """Look out for pages from now on."""
+        self._active = True
+
     def offer(self, environ: WSGIEnvironment, key: str, page: Page) -> None:
         """Let the address of a request be answered here from now on, as this request is answered now."""
         self._active = True

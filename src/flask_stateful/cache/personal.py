@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from flask import Request
 from werkzeug.datastructures import ImmutableMultiDict
 
+from ..unit import WRITTEN
+
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -26,9 +28,10 @@ def uncovered(reads: Iterable[str], vary: Iterable[str], *, user_cookies: Iterab
     covered = set(vary)
     if "user" in covered:
         covered |= {f"session:{key}" for key in _USER_KEYS} | {f"cookie:{name}" for name in user_cookies}
+    personal = set(reads) - covered
     if "session" in covered:
-        return {read for read in reads if not read.startswith("session:")} - covered
-    return set(reads) - covered
+        return {read for read in personal if read == WRITTEN or not read.startswith("session:")}
+    return personal
 
 
 class WatchedCookies(ImmutableMultiDict[str, str]):

@@ -219,6 +219,8 @@ class _Making:
     def _miss(self, response: Response) -> Response:
         detail = "stored" if self._refusal is None else f'detail="{self._refusal}"'
         response.headers["Cache-Status"] = f"{NAME}; fwd=miss; {detail}"
+        if self._view.rules.front:
+            self.runtime.front.activate()
         return self._view.rules.announce(response)
 
 

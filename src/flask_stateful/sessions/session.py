@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw, loads
-from ..unit import Step, Unit
+from ..unit import WRITTEN, Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
 from .mapping import SessionMapping
 from .record import Record
@@ -106,8 +106,8 @@ class Session(SessionMapping):
             raise StoreUnavailable(
                 "the session could not be read, so for the rest of this request it is empty and read-only"
             ) from self._failure
-        # Whoever writes answers with a cookie, which is nobody else's.
-        self.unit.reads.add("session:*")
+        # What goes with a change is for this request alone: a cookie, a message that was flashed.
+        self.unit.reads.add(WRITTEN)
         return self._items
 
     def _decode(self, key: str, raw: Raw) -> t.Any:

@@ -25,7 +25,7 @@ def cache_facts() -> Facts:
     """Return what this worker has made for everybody, and how often it was served."""
     stats = state.cache.stats
     return {
-        "made": stats["misses"] + stats["refreshes"],
+        "missed": stats["misses"],
         "memory": stats["hits_memory"],
         "store": stats["hits_store"] + stats["hits_stale"],
         "bytes": stats.get("memory_bytes", 0),

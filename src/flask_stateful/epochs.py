@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import abc
+import math
 import mmap
 import os
 import secrets
@@ -31,10 +32,12 @@ class Epochs(abc.ABC):
     #: The epoch of each slot.
     table: MutableSequence[int] | memoryview
 
-    @property
-    def live(self) -> bool:
-        """Whether changes made elsewhere are seen; while they are not, no copy can be trusted."""
-        return True
+    #: Whether changes made elsewhere are seen; while they are not, no copy can be trusted. That may begin a while after
+    #: the first marks were taken, and end at any time.
+    live: bool = True
+
+    #: For how many seconds after it was read a copy is trusted at most, whatever the table says.
+    trusted_for: float = math.inf
 
     def marks(self, keys: Iterable[str]) -> Marks:
         """Return where some keys stand now."""
@@ -53,7 +56,7 @@ class Epochs(abc.ABC):
 
     @abc.abstractmethod
     def changed(self, keys: Iterable[str]) -> None:
-        """Tell everybody that some keys were changed. Call it after the change is in the store."""
+        """Tell everybody that some keys were changed, unless the store does. Call it after the change is there."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -108,13 +111,10 @@ class FileEpochs(Epochs):
 class NoEpochs(Epochs):
     """For a store that cannot tell what changes: nothing held in memory is ever trusted."""
 
+    live = False
+
     def __init__(self) -> None:
         self.table = []
-
-    @property
-    def live(self) -> bool:
-        """Whether changes made elsewhere are seen: never."""
-        return False
 
     def marks(self, keys: Iterable[str]) -> Marks:
         """Return nothing, since nothing is known."""
@@ -129,4 +129,9 @@ class NoEpochs(Epochs):
 
 def slot_of(key: str) -> int:
     """Return the slot that a key falls into, the same in every process."""
-    return zlib.crc32(key.encode()) % SLOTS
+    return slot_of_encoded(key.encode())
+
+
+def slot_of_encoded(key: bytes) -> int:
+    """Return the slot of a key that is encoded."""
+    return zlib.crc32(key) % SLOTS

@@ -99,7 +99,7 @@ class Wiring:
             if self._cache is None:
                 settings = self.settings
                 store = self._guard("cache", settings.cache_store)
-                layer = open_layer(store, settings.cache_memory, self._memo)
+                layer = open_layer(store, settings.namespace, settings.cache_memory, self._memo)
                 storage = CacheStorage(store, namespace=settings.namespace, layer=layer, events=Events(self._app))
                 self._cache = Runtime(
                     Engine(storage, strict=self._app.debug or self._app.testing),

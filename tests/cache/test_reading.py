@@ -25,7 +25,7 @@ from .conftest import MakeApp
 class Unwatched(MemoryStore):
     """A store that cannot tell what changes, as Memcached is."""
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         """Return epochs that know nothing."""
         return NoEpochs()
 

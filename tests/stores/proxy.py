@@ -1,4 +1,4 @@
-"""A relay between a client and a server that counts, and can lose what the server says."""
+"""A relay between a client and a server that counts, and can lose what they say."""
 
 from __future__ import annotations
 
@@ -31,12 +31,22 @@ class Proxy:
         self.said = b""
         #: Whether the next words of the server are lost, together with the connection; those after them are not.
         self.hang_up = False
+        #: Whether all words are lost, in both directions, without anybody's being told.
+        self.silent = False
+        self._clients: list[socket.socket] = []
         self._threads[0].start()
 
     def reset(self) -> None:
         """Count from zero again."""
         with self._lock:
             self.connections, self.trips, self.said = 0, 0, b""
+
+    def cut(self) -> None:
+        """End the connections that there are, and those that are made before :attr:`target` is set again."""
+        self.target = 0
+        for client in self._clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End every connection."""
@@ -57,6 +67,7 @@ class Proxy:
             client, _ = self._listener.accept()
             with self._lock:
                 self.connections += 1
+            self._clients.append(client)
             relay = threading.Thread(target=self._relay, args=(client,))
             self._threads.append(relay)
             relay.start()
@@ -73,11 +84,13 @@ class Proxy:
                         self.trips += silent
                         self.said += words
                     silent = False
-                    server.sendall(words)
+                    if not self.silent:
+                        server.sendall(words)
                 elif server in ready:
                     words, silent = server.recv(65_536), True
                     with self._lock:
                         hang_up, self.hang_up = self.hang_up, False
                     if not words or hang_up:
                         return
-                    client.sendall(words)
+                    if not self.silent:
+                        client.sendall(words)

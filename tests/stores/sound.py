@@ -72,7 +72,7 @@ class ClientStore(MemoryStore):
         super().__init__(max_value_bytes=2**20)
         self.client = client
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         """Return a table that tells nothing."""
         return NoEpochs()
 
@@ -140,7 +140,7 @@ class FileStore(Store):
             for key in filter(is_key, keys):
                 rows.pop(key, None)
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         """Return a table in a file beside this one."""
         return FileEpochs(f"{self.path}.epochs")
 

@@ -18,17 +18,20 @@ from .values import Codec, is_frozen
 class Held:
     """A value in memory: the value itself where nobody can change it, else its encoding, decoded for each reader."""
 
-    __slots__ = ("_codec", "_frozen", "_value", "entry", "fresh_until", "marks", "refresh_at", "stale_until")
+    __slots__ = ("_codec", "_frozen", "_value", "ask_at", "entry", "fresh_until", "marks", "refresh_at", "stale_until")
 
-    def __init__(self, entry: Entry, codec: Codec, marks: Marks) -> None:
+    def __init__(self, entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> None:
+        now = clock.monotonic()
         # Rounding must not let a value live longer than it should; a millisecond less does no harm.
-        ahead = clock.monotonic() - clock.now() - 0.001
+        ahead = now - clock.now() - 0.001
         self.entry: t.Final = entry
         #: On the monotonic clock, which nobody sets back.
         self.fresh_until: t.Final = entry.fresh_until + ahead
         self.stale_until: t.Final = entry.stale_until + ahead
         #: From then on it is to be refreshed.
         self.refresh_at: t.Final = self.fresh_until - _lead(entry)
+        #: From then on the store is asked, whether it has changed it or not.
+        self.ask_at: t.Final = min(self.refresh_at, now + trusted_for)
         self.marks: t.Final = marks
         self._codec = codec
         self._value = codec.decode(entry.payload)
@@ -88,7 +91,7 @@ class Layer:
 
     def marks(self, keys: t.Iterable[str]) -> Marks:
         """Return where the epochs stand. Ask before asking the store, so that no change in between is missed."""
-        return self.epochs.marks(keys)
+        return self.epochs.marks(keys) if self.memory is not None else ()
 
     def put(self, held: Held) -> None:
         """Keep a value that the store has."""
@@ -102,10 +105,9 @@ class Layer:
     def changed(self, keys: t.Iterable[str]) -> None:
         """Let no process trust what it holds of these keys."""
         self.epochs.changed(keys)
-        if not self._is_trusted:
-            memo = self._memo()
-            if memo is not None:
-                memo.clear()
+        memo = self._memo()
+        if memo is not None:  # also while memory is what to ask: that may end within the request
+            memo.clear()
 
     @property
     def _is_trusted(self) -> bool:
@@ -113,15 +115,16 @@ class Layer:
         return self.memory is not None and self.epochs.live
 
 
-def open_layer(store: Store, memory_bytes: int, memo: Callable[[], Memo | None]) -> Layer:
+def open_layer(store: Store, namespace: str, memory_bytes: int, memo: Callable[[], Memo | None]) -> Layer:
     """Return what memory is to hold of a store.
 
+    :param namespace: prefixes every store key.
     :param memory_bytes: how much of it this process holds in memory; 0 for nothing.
     :param memo: returns what the current request has asked for.
     """
     memory = MemoryLayer[Held](max_bytes=memory_bytes) if memory_bytes else None
     try:
-        epochs = store.epochs()
+        epochs = store.epochs(f"{namespace}:cache")
     except StoreError:
         # Nothing is held in memory then; the store is asked each time.
         epochs = NoEpochs()

@@ -51,12 +51,12 @@ class CacheStorage:
     # Reading
 
     def recall(self, key: str, name: str = A_VALUE) -> Held | None:
-        """Return what memory holds, if it is fresh and true, and not to be refreshed yet.
+        """Return what memory holds, if it is fresh and true, and neither to be refreshed yet nor to be asked for again.
 
         :param name: what log lines call it.
         """
         held = self.layer.get(key)
-        if held is not None and clock.monotonic() < held.refresh_at:
+        if held is not None and clock.monotonic() < held.ask_at:
             self.events.note("hits_memory", name)
             return held
         return None
@@ -139,7 +139,7 @@ class CacheStorage:
         if not self.tags.are_current(entry.tags, known):
             return None
         try:
-            held = Held(entry, call.codec, marks)
+            held = Held(entry, call.codec, marks, trusted_for=self.layer.epochs.trusted_for)
         except DecodeError:
             self.events.note("undecodable", call.name)
             return None

@@ -208,10 +208,11 @@ class Store(abc.ABC):
         """
         raise UnsupportedOperation(f"{type(self).__name__} cannot tell what changes")
 
-    def epochs(self) -> Epochs:
-        """Return the table that tells which keys were changed, to be closed by the caller.
+    def epochs(self, prefix: str) -> Epochs:
+        """Return the table that tells which keys under a prefix were changed, to be closed by the caller.
 
-        A store without this ability returns one that tells nothing.
+        A store without this ability returns one that tells nothing. :meth:`close` closes what the store has to keep up
+        for it.
         """
         return NoEpochs()
 

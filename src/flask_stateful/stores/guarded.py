@@ -145,9 +145,9 @@ class GuardedStore(Store):
         """Call ``changed`` with each key under a prefix that anyone changes."""
         return self._call(self.inner.watch, prefix, changed)
 
-    def epochs(self) -> Epochs:
-        """Return the inner store's table that tells which keys were changed."""
-        return self.inner.epochs()
+    def epochs(self, prefix: str) -> Epochs:
+        """Return the inner store's table that tells which keys under a prefix were changed."""
+        return self.inner.epochs(prefix)
 
     def sibling(self, name: str) -> Store:
         """Return the inner store's sibling; where that is the inner store, this one."""

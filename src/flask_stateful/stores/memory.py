@@ -115,7 +115,7 @@ class MemoryStore(Store):
             self._put(key, _Entry(value, expires if present is None else present.expires))
         return count
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         """Return the table that tells which keys were changed, one for all who use the store."""
         return self._epochs
 

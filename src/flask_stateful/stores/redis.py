@@ -6,11 +6,14 @@ import hashlib
 import inspect
 import re
 import typing as t
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 
 from .. import clock
+from ..epochs import Epochs, NoEpochs
 from ..errors import ConfigError, StoreError, StoreUnavailable
 from ._redis_client import Argument, ClientLink, NotUnderstood, require_bytes
+from ._redis_tracking import TrackedEpochs, connector
 from ._redis_url import open_link
 from .base import Store, Ttl, is_key, require_key, ttl_seconds
 
@@ -69,12 +72,16 @@ class RedisStore(Store):
     :raises ConfigError: if the client decodes values to text, is asynchronous, or is none.
     """
 
-    abilities = frozenset({"touch", "incr", "many", "scan"})
+    abilities = frozenset({"touch", "incr", "many", "scan", "epochs"})
     shared = True
     remote = True
 
     def __init__(self, client: t.Any) -> None:
         self._link = client if isinstance(client, ClientLink) else ClientLink(_require_client(client))
+        self._connect = connector(self._link)
+        if self._connect is None:
+            vars(self).update(abilities=self.abilities - {"epochs"})
+        self._epochs = weakref.WeakSet[TrackedEpochs]()
         self._durable: bool | None = None
         #: Whether the server may be one that compares by itself: Valkey from version 8.1, Redis from 8.4.
         self._compares = True
@@ -185,6 +192,18 @@ class RedisStore(Store):
                 if is_key(key):
                     yield key
 
+    def epochs(self, prefix: str) -> Epochs:
+        """Return the table that tells which keys under a prefix were changed: by whomever, for the server says so.
+
+        Of a cluster nothing is heard, nor through a client that has no connection pool.
+        """
+        self._link.require_open()
+        if self._connect is None:
+            return NoEpochs()
+        epochs = TrackedEpochs(self._connect, prefix)
+        self._epochs.add(epochs)
+        return epochs
+
     def check(self) -> list[str]:
         """Reach every server once and describe what an operator should mend.
 
@@ -205,7 +224,9 @@ class RedisStore(Store):
         return list(dict.fromkeys(problems))
 
     def close(self) -> None:
-        """Release what :meth:`from_url` opened; a client that was given stays open."""
+        """Release what :meth:`from_url` opened, and what listens for changes; a client that was given stays open."""
+        for epochs in list(self._epochs):
+            epochs.close()
         self._link.close()
 
     def _entry(self, key: str, value: bytes) -> tuple[bytes, bytes]:

@@ -154,7 +154,7 @@ class SQLiteStore(Store):
                 yield key
             statement, after = _SCAN_AFTER, keys[-1]
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         """Return the table that tells which keys were changed, shared by all processes that use the file."""
         self.get("flask-stateful:epochs")  # makes the folder, if need be
         return FileEpochs(f"{self.path}-epochs")

@@ -196,9 +196,9 @@ class FaultyStore(Store):
         """Close the inner store."""
         self.inner.close()
 
-    def epochs(self) -> Epochs:
-        """Return the inner store's table that tells which keys were changed."""
-        return self.inner.epochs()
+    def epochs(self, prefix: str) -> Epochs:
+        """Return the inner store's table that tells which keys under a prefix were changed."""
+        return self.inner.epochs(prefix)
 
     def sibling(self, name: str) -> Store:
         """Return the inner store's sibling, which has no faults; where that is the inner store, this one."""

@@ -32,7 +32,7 @@ class HidesItsEpochs(MemoryStore):
 class HasDeafEpochs(MemoryStore):
     abilities = MemoryStore.abilities - {"epochs"}
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         class Deaf(LocalEpochs):
             def changed(self, keys: Iterable[str]) -> None:
                 pass
@@ -222,7 +222,7 @@ class WatchEndsOnce(WatchableStore):
 
 @breaks("test_epochs_tell_changes")
 class TellsOnlyTheFirstChange(MemoryStore):
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         class First(LocalEpochs):
             def changed(self, keys: Iterable[str]) -> None:
                 for slot in map(slot_of, keys):
@@ -234,30 +234,30 @@ class TellsOnlyTheFirstChange(MemoryStore):
 
 @breaks("test_epochs_tell_changes")
 class TellsTheFirstKey(MemoryStore):
-    def epochs(self) -> Epochs:
-        epochs = super().epochs()
+    def epochs(self, prefix: str) -> Epochs:
+        epochs = super().epochs(prefix)
         epochs.changed = lambda keys: LocalEpochs.changed(epochs, list(keys)[:1])  # type: ignore[method-assign]
         return epochs
 
 
 @breaks("test_epochs_tell_changes", suite=FileSuite)
 class KeepsEpochsToItself(FileStore):
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         return LocalEpochs()
 
 
 @breaks("test_epochs_leave_other_keys")
 class TellsEveryKey(MemoryStore):
-    def epochs(self) -> Epochs:
-        epochs = super().epochs()
+    def epochs(self, prefix: str) -> Epochs:
+        epochs = super().epochs(prefix)
         epochs.marks = lambda keys: LocalEpochs.marks(epochs, ["key"] * len(list(keys)))  # type: ignore[method-assign]
         return epochs
 
 
 @breaks("test_epochs_leave_other_keys")
 class LooksAtOneKey(MemoryStore):
-    def epochs(self) -> Epochs:
-        epochs = super().epochs()
+    def epochs(self, prefix: str) -> Epochs:
+        epochs = super().epochs(prefix)
         epochs.marks = lambda keys: LocalEpochs.marks(epochs, list(keys)[:1])  # type: ignore[method-assign]
         return epochs
 
@@ -266,5 +266,5 @@ class LooksAtOneKey(MemoryStore):
 class KeepsEpochsToItsProcess(FileStore):
     tables: t.ClassVar[dict[Path, Epochs]] = {}
 
-    def epochs(self) -> Epochs:
+    def epochs(self, prefix: str) -> Epochs:
         return self.tables.setdefault(self.path, LocalEpochs())

@@ -47,7 +47,7 @@ class AbilityRules(Suite):
         """A store that cannot tell which keys were changed has epochs by which no copy is ever true."""
         if "epochs" in store.abilities:
             pytest.skip("names 'epochs'")
-        epochs = store.epochs()
+        epochs = store.epochs("")
         marks = epochs.marks(["key"])
         epochs.changed(["key"])
         assert not epochs.live
@@ -231,13 +231,13 @@ class EpochRules(Suite):
     """Hearing which keys were changed elsewhere, by a table."""
 
     def test_epochs_tell_changes(self, store: Store) -> None:
-        """A key that anybody says is changed is not what it was before, for all who use the store, each time."""
+        """A key that anybody changes is not what it was before, for all who use the store, each time."""
         need(store, "epochs")
-        mine, others = store.epochs(), self.reopen(store).epochs()
+        other = self.reopen(store)
+        mine, others = live_epochs(store, self.patience), live_epochs(other, self.patience)
         for changed in (["key", "second"], ["key"], ["second"]):
-            before = [(epochs, epochs.marks([key])) for epochs in (mine, others) for key in changed]
-            assert all(epochs.is_unchanged(marks) for epochs, marks in before)
-            others.changed(changed)
+            before = [(epochs, self.settled_marks(epochs, [key])) for epochs in (mine, others) for key in changed]
+            change(other, others, changed)
             assert all(self.hears(epochs, marks) for epochs, marks in before)
         mine.close()
         others.close()
@@ -245,15 +245,41 @@ class EpochRules(Suite):
     def test_epochs_leave_other_keys(self, store: Store) -> None:
         """A key of another slot stays what it was; a mark of several keys is as old as the one that was changed."""
         need(store, "epochs")
-        epochs = store.epochs()
+        epochs = live_epochs(store, self.patience)
         assert slot_of("key") != slot_of("other")
         key, other, both = (epochs.marks(keys) for keys in (["key"], ["other"], ["other", "key"]))
-        epochs.changed(["key"])
+        change(store, epochs, ["key"])
         assert self.hears(epochs, key)
         assert epochs.is_unchanged(other)
         assert not epochs.is_unchanged(both)
         epochs.close()
 
+    def settled_marks(self, epochs: Epochs, keys: list[str]) -> Marks:
+        """Return marks that are true, once what is heard late of earlier changes has passed."""
+        marks = epochs.marks(keys)
+
+        def settled() -> bool:
+            nonlocal marks
+            before, marks = marks, epochs.marks(keys)
+            return epochs.is_unchanged(before)
+
+        assert eventually(settled, self.patience)
+        return marks
+
     def hears(self, epochs: Epochs, marks: Marks) -> bool:
         """Wait until it is known that a key behind some marks was changed."""
         return eventually(lambda: not epochs.is_unchanged(marks), self.patience)
+
+
+def live_epochs(store: Store, patience: float) -> Epochs:
+    """Return a store's epochs once they tell of changes, for which some have to be asked first."""
+    epochs = store.epochs("")
+    epochs.marks(["key"])
+    assert eventually(lambda: epochs.live, patience)
+    return epochs
+
+
+def change(store: Store, epochs: Epochs, keys: list[str]) -> None:
+    """Change some keys, and say so."""
+    store.set_many(dict.fromkeys(keys, b"changed"))
+    epochs.changed(keys)

@@ -10,6 +10,7 @@ import typing as t
 import pytest
 
 from ...stores.base import Store
+from .abilities import change, live_epochs
 from .crowd import eventually, in_processes, in_threads
 from .suite import Later, Suite, need
 
@@ -179,11 +180,16 @@ class ProcessRules(Suite):
         assert in_processes(CROWD, work, patience=self.patience) == [[]] * CROWD
 
     def test_epochs_tell_changes_of_other_processes(self, shared: Store) -> None:
-        """A key that another process says is changed is not what it was before."""
+        """A key that another process changes is not what it was before."""
         need(shared, "epochs")
-        epochs = shared.epochs()
+        epochs = live_epochs(shared, self.patience)
         marks = epochs.marks(["key"])
-        in_processes(1, lambda number: self.reopen(shared).epochs().changed(["key"]), patience=self.patience)
+
+        def work(number: int) -> None:
+            store = self.reopen(shared)
+            change(store, store.epochs(""), ["key"])
+
+        in_processes(1, work, patience=self.patience)
         assert eventually(lambda: not epochs.is_unchanged(marks), self.patience)
         epochs.close()
 

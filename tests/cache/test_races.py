@@ -13,6 +13,7 @@ from flask import Flask
 from flask_stateful import Stateful
 from flask_stateful.stores.base import Store
 from flask_stateful.testing import FakeClock
+from flask_stateful.testing.conformance.crowd import eventually
 
 from .conftest import PATIENCE, MakeApp
 
@@ -218,6 +219,39 @@ def test_nobody_waits_while_there_is_a_stale_value(
         gate.wait()
         gate.open.set()
         assert gate.calls == 1
+
+
+@pytest.mark.parametrize(
+    "read", [lambda cache: cache.get("key"), lambda cache: cache.get_or_set("key", lambda: "computed")]
+)
+def test_change_right_after_a_read_is_seen(
+    make_app: MakeApp,
+    open_again: Callable[[], Store],
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[t.Any], t.Any],
+) -> None:
+    """A value that another process replaces once it was read, before the reader holds it, is not held."""
+    mine, (one, other) = open_again(), (Stateful(), Stateful())
+    reader, writer = make_app(one, mine), make_app(other, open_again())
+    with writer.app_context():
+        other.cache.set("key", "old")
+    read_many, wrote = mine.get_many, threading.Event()
+
+    def change_after_reading(keys: t.Iterable[str]) -> dict[str, bytes]:
+        found = read_many(keys)
+        if not wrote.is_set():
+            wrote.set()
+            with writer.app_context():
+                other.cache.set("key", "new")
+        return found
+
+    with reader.app_context():
+        heard = one.cache.runtime.storage.layer.epochs
+        heard.marks(["key"])
+        assert eventually(lambda: heard.live, PATIENCE)
+        monkeypatch.setattr(mine, "get_many", change_after_reading)
+        assert read(one.cache) == "old"
+        assert eventually(lambda: read(one.cache) == "new", PATIENCE if mine.remote else 0)
 
 
 def test_lock_lets_one_in_at_a_time(

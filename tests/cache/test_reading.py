@@ -142,6 +142,20 @@ def test_request_sees_its_own_changes(unwatched: Counting) -> None:
             assert cache.get("key") == expected
 
 
+def test_request_sees_its_own_changes_also_while_trust_comes_and_goes(state: Stateful, make_app: MakeApp) -> None:
+    """What a request noted while its store was not heard, and changed while it was, it never gets back."""
+    store = MemoryStore()
+    epochs, app = store.epochs(""), make_app(state, store)
+    with app.test_request_context():
+        state.cache.set("key", "old")
+        epochs.live = False
+        assert state.cache.get("key") == "old"
+        epochs.live = True
+        state.cache.set("key", "new")
+        epochs.live = False
+        assert state.cache.get("key") == "new"
+
+
 def test_outside_of_requests_the_store_is_asked_each_time(unwatched: Counting) -> None:
     """A worker that runs for days has no request that would end."""
     cache = unwatched.state.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import socket
 import threading
 import typing as t
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ import valkey as valkey_py
 from flask_stateful import clock
 from flask_stateful.epochs import Epochs, Marks, slot_of
 from flask_stateful.errors import StoreError
+from flask_stateful.stores import _redis_tracking
+from flask_stateful.stores._redis_tracking import TrackedEpochs
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.redis import RedisStore
 from flask_stateful.testing import FakeClock
@@ -233,15 +236,70 @@ def test_marks_from_before_the_subscription_are_void(server: Redis, store: Store
     assert not epochs.is_unchanged(marks)
 
 
-def test_is_not_live_before_the_server_confirms(proxy: Proxy, open_one: Callable[[str], Store]) -> None:
-    """A connection alone is not enough: whatever the server has not answered yet, it may not do."""
-    proxy.silent = True
-    epochs = open_one(f"redis://127.0.0.1:{proxy.port}").epochs("app:cache")
+class _Hesitant:
+    """A connection whose server takes its time to confirm the subscription, and then has nothing to say."""
+
+    def __init__(self) -> None:
+        self.said: tuple[object, ...] = ()
+        self.asked, self.confirms, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self._sock, self.other = socket.socketpair()
+
+    def send_command(self, *command: object) -> None:
+        self.said = command
+
+    def read_response(self) -> object:
+        if self.said[0] == "SUBSCRIBE":
+            self.asked.set()
+            assert self.confirms.wait(PATIENT)
+        return 1
+
+    def can_read(self, timeout: float) -> bool:
+        assert self._sock.recv(1), "the socket was shut down"
+        return True
+
+    def disconnect(self) -> None:
+        self._sock.close()
+        self.other.close()
+        self.closed.set()
+
+
+def test_is_not_live_before_the_server_confirms() -> None:
+    """A connection alone is not enough: what the server has not confirmed yet, it may not announce."""
+    connection = _Hesitant()
+    epochs = TrackedEpochs(lambda: connection, "app:cache")
     epochs.marks([KEY])
-    eventually(lambda: proxy.said)
+    assert connection.asked.wait(PATIENT)
     assert not epochs.live
-    proxy.silent = False
+    connection.confirms.set()
     eventually(lambda: epochs.live)
+    epochs.close()
+
+
+def test_close_wakes_a_listener_that_waits() -> None:
+    """A listener that waits for the server's next words ends when it is closed, without another word."""
+    connection = _Hesitant()
+    connection.confirms.set()
+    epochs = TrackedEpochs(lambda: connection, "app:cache")
+    epochs.marks([KEY])
+    eventually(lambda: epochs.live)
+    epochs.close()
+    assert connection.closed.is_set()
+    assert listeners() == []
+
+
+def test_close_does_not_wait_for_one_that_cannot_be_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed epochs are trusted no more, also while their listener hangs in the library."""
+    monkeypatch.setattr(_redis_tracking, "ANSWER", 0.01)
+    connection = _Hesitant()
+    connection.confirms.set()
+    monkeypatch.setattr(socket.socket, "shutdown", lambda sock, how: None)
+    epochs = TrackedEpochs(lambda: connection, "app:cache")
+    epochs.marks([KEY])
+    eventually(lambda: epochs.live)
+    epochs.close()
+    assert (epochs.live, len(listeners())) == (False, 1)
+    connection.other.close()
+    eventually(lambda: listeners() == [])
 
 
 def test_lost_connection_is_not_trusted(server: Redis, proxy: Proxy, proxied: Epochs) -> None:
@@ -324,11 +382,22 @@ class _Recording(clock.Clock):
         return event.wait()
 
 
-def test_attempts_to_connect_are_paced(open_one: Callable[[str], Store]) -> None:
+PAUSING = redis.retry.Retry(redis.backoff.ConstantBackoff(10), 10)
+
+
+@pytest.mark.parametrize(
+    "open_on",
+    [
+        lambda port: RedisStore.from_url(f"redis://127.0.0.1:{port}"),
+        lambda port: RedisStore(redis.Redis(port=port, retry=PAUSING)),
+    ],
+    ids=["url", "client that pauses by itself"],
+)
+def test_attempts_to_connect_are_paced(open_on: Callable[[int], Store]) -> None:
     """While there is no server, the pauses between two attempts grow, up to two seconds."""
     previous = clock.install(recording := _Recording())
     try:
-        epochs = open_one(f"redis://127.0.0.1:{free_port()}").epochs("app:cache")
+        epochs = open_on(free_port()).epochs("app:cache")
         epochs.marks([KEY])
         assert recording.enough.wait(PATIENT)
         epochs.close()
@@ -385,8 +454,6 @@ def _reached(proxy: Proxy, attempts: int, fake: FakeClock) -> bool:
     fake.advance(1)
     return False
 
-
-PAUSING = redis.retry.Retry(redis.backoff.ConstantBackoff(10), 10)
 
 CLIENTS: dict[str, Callable[[Redis], t.Any]] = {
     "redis": lambda server: redis.Redis(port=server.port),
@@ -564,6 +631,14 @@ def test_close_ends_the_thread_and_its_connection(server: Redis, epochs: Epochs)
     epochs.marks([KEY])
     epochs.close()
     assert (listeners(), epochs.live) == ([], False)
+
+
+def test_closed_before_it_began(store: Store) -> None:
+    """What is closed before the first marks are taken never begins to listen."""
+    epochs = store.epochs("app:cache")
+    epochs.close()
+    epochs.marks([KEY])
+    assert listeners() == []
 
 
 def test_closing_the_store_ends_it(server: Redis, store: Store) -> None:

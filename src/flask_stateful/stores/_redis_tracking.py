@@ -237,8 +237,8 @@ class _Line:
 
         None of them is a sign of life, for which a server that is silent is asked.
         """
+        self._require_primary()
         if not self._connection.can_read(timeout=SILENCE):
-            self._require_primary()
             self._connection.send_command("PING")
             if not self._connection.can_read(timeout=ANSWER):
                 raise TimeoutError("the server gives no sign of life")

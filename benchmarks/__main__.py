@@ -19,8 +19,21 @@ from pathlib import Path
 
 from tests.services import Missing, Redis, Valkey
 
-from . import chart, codec, gunicorn, sessions, store
+from . import (
+    cache,
+    cache_memory,
+    cache_near,
+    cache_outage,
+    cache_pages,
+    cache_stampede,
+    chart,
+    codec,
+    gunicorn,
+    sessions,
+    store,
+)
 from .apps import CONTENDERS, Place
+from .cache_peers import PEERS
 from .report import Part, gate_table
 
 _ROOT: t.Final = Path(__file__).parents[1]
@@ -30,11 +43,12 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "gunicorn", "store", "scale")
+_PARTS: t.Final = ("sessions", "gunicorn", "store", "scale", "cache")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
     *("Flask-Session", "cachelib", "Flask-SQLAlchemy", "SQLAlchemy"),
+    *("Flask-Caching", "dogpile.cache", "diskcache", "cashews", "Django", "cachebox"),
 )
 
 
@@ -47,10 +61,15 @@ class Extent(t.NamedTuple):
     server_seconds: int
     store_seconds: float
     rows: int
+    cache_rounds: int
+    cache_entries: tuple[int, ...]
+    cache_writes: int
+    crowd_values: int
+    crowd_seconds: float
 
 
-_WHOLE: t.Final = Extent(120, 60, 9, 2, 6, 1_000_000)
-_QUICK: t.Final = Extent(5, 5, 1, 1, 1, 20_000)
+_WHOLE: t.Final = Extent(120, 60, 9, 2, 6, 1_000_000, 80, (1_000, 100_000, 1_000_000), 500, 5, 2)
+_QUICK: t.Final = Extent(5, 5, 1, 1, 1, 20_000, 5, (1_000, 20_000), 20, 1, 1)
 
 
 def main() -> None:
@@ -60,7 +79,8 @@ def main() -> None:
     parser.add_argument("--only", choices=_PARTS, action="append", help="leave the other parts out")
     arguments = parser.parse_args()
     wanted, extent = arguments.only or _PARTS, _QUICK if arguments.quick else _WHOLE
-    for name in sorted({contender.library for contender in CONTENDERS.values() if not contender.installed}):
+    contenders = (*CONTENDERS.values(), *PEERS.values())
+    for name in sorted({contender.library for contender in contenders if not contender.installed}):
         print(f"without {name}, which is not installed: make bench brings it", file=sys.stderr)
     load_before = os.getloadavg()[0]
     parts = [_run(name, extent) for name in wanted]
@@ -83,10 +103,22 @@ def _run(name: str, extent: Extent) -> Part:
             part = gunicorn.run(place, rounds=extent.server_rounds, seconds=extent.server_seconds, tick=_tick)
         elif name == "store":
             part = store.run(place, seconds=extent.store_seconds, tick=_tick)
+        elif name == "cache":
+            part = _run_cache(place, extent)
         else:
             part = store.run_scale(place, rows=extent.rows, tick=_tick)
     print(file=sys.stderr)
     return part
+
+
+def _run_cache(place: Place, extent: Extent) -> Part:
+    # Those that fork come first, while this process has no threads yet.
+    stampedes = cache_stampede.run(place, times=extent.crowd_values, seconds=extent.crowd_seconds, tick=_tick)
+    seen = cache_near.run(place, times=extent.cache_writes, tick=_tick)
+    part = cache.run(place, rounds=extent.cache_rounds, tick=_tick)
+    part += cache_pages.run(place, rounds=extent.cache_rounds, tick=_tick)
+    part += cache_memory.run(rounds=11, sizes=extent.cache_entries, tick=_tick)
+    return part + seen + stampedes + cache_outage.run(rounds=extent.cache_rounds, tick=_tick)
 
 
 @contextlib.contextmanager

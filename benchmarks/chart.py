@@ -24,6 +24,7 @@ _STYLE: t.Final = """
     .untouched { fill: var(--a); }
     .read { fill: var(--b); }
     .write { fill: var(--c); }
+    .hit { fill: var(--b); }
 """
 
 

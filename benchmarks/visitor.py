@@ -85,7 +85,8 @@ def call(app: WSGIApplication, environ: WSGIEnvironment) -> None:
     body = app(environ, _ignore)
     for _ in body:
         pass
-    body.close()  # type: ignore[attr-defined]
+    if hasattr(body, "close"):
+        body.close()
 
 
 def _ignore(*_args: object) -> t.Any: ...

@@ -11,8 +11,21 @@ from xml.etree import ElementTree
 import pytest
 import redis
 
-from benchmarks import chart, codec, gunicorn, sessions
+from benchmarks import (
+    cache,
+    cache_memory,
+    cache_near,
+    cache_outage,
+    cache_pages,
+    cache_stampede,
+    chart,
+    codec,
+    gunicorn,
+    sessions,
+)
 from benchmarks.apps import CONTENDERS, PAYLOAD, Place
+from benchmarks.cache_crowd import CALLERS, PROCESSES, Contender, meet
+from benchmarks.cache_peers import PEERS, Calls, Peer, record, text
 from benchmarks.counts import RoundTrips, count, counted_statements, renewals
 from benchmarks.harness import Cell, Timings, measure
 from benchmarks.load import load
@@ -152,6 +165,80 @@ def test_codec_part() -> None:
     assert loads(codec.write_one(data)) == loads(codec.write_all(data)) == codec.LARGE | {"user_id": "4712"}
     assert list(loads_items(codec.write_one(data))) == list(codec.LARGE)
     assert len(codec.run(rounds=1, tick=lambda: None).gates) == 2
+
+
+@peers
+def test_cache_part(place_with_servers: Place) -> None:
+    """A run of one round measures every cache that is installed, and compares ours with each."""
+    part = cache.run(place_with_servers, rounds=1, tick=lambda: None)
+    assert [row[0] for row in part.tables[0].rows] == [peer.title for peer in PEERS.values() if peer.installed]
+    against = "time against functools.lru_cache (one object for all), function: text"
+    assert f"sqlite, function: text: {against}" in {gate.what for gate in part.gates}
+
+
+@pytest.mark.parametrize("broken", [{"text": text, "record": record}, {"get": lambda key: None}])
+def test_broken_cache(broken: dict[str, t.Any], place: Place) -> None:
+    """What does not keep its values is not measured."""
+    with pytest.raises(RuntimeError, match="does not keep its value"):
+        cache.working(Peer("broken", "broken", lambda place: Calls(broken)), place)
+
+
+@peers
+def test_pages_part(place_with_servers: Place) -> None:
+    """A run of one round asks every application for its page, and counts what a server is asked."""
+    part = cache_pages.run(place_with_servers, rounds=1, tick=lambda: None)
+    assert [row[0] for row in part.tables[0].rows] == [page.title for page in cache_pages.pages().values()]
+    assert {gate.code for gate in part.gates} == {"C4", "C6"}
+
+
+@pytest.mark.parametrize("server", ["redis_server", "valkey"])
+def test_cached_round_trips(server: str, request: pytest.FixtureRequest) -> None:
+    """A value, several, a function's result and a page are one round trip each, when the process holds nothing."""
+    trips = cache_pages.round_trips(request.getfixturevalue(server).url)
+    assert [trips[operation] for operation in ("get", "get_many of 10", "memoize", "view")] == [1, 1, 1, 1]
+
+
+def test_memory_part() -> None:
+    """A run with small caches fills them, and the hit ratio, which is exact, is kept."""
+    part = cache_memory.run(rounds=1, sizes=(10, 100), tick=lambda: None)
+    assert [gate.passed for gate in part.gates if gate.unit == "%"] == [True]
+    assert cache_memory.hit_ratio({}.get, lambda key: None) == 0
+
+
+@pytest.mark.parametrize("name", ["sqlite", "redis"])
+def test_stampede(name: str, place_with_servers: Place) -> None:
+    """A crowd computes a value once when it is cold, and once when it has expired."""
+    seen = meet(cache_stampede.CONTENDERS[name], place_with_servers, times=1, seconds=0.1)
+    found = cache_stampede.figures(seen, 1, 0.1)
+    assert (found["cold"], found["expired"]) == (1, 1)
+
+
+def test_stampede_without_a_cache(place: Place) -> None:
+    """Where nothing is cached, everybody computes, waits for that, and is counted."""
+    seen = meet(Contender("none", lambda place, compute: compute), place, times=1, seconds=0.1)
+    found = cache_stampede.figures(seen, 1, 0.1)
+    assert (found["cold"], found["expired"], found["waited"]) == (PROCESSES * CALLERS,) * 3
+
+
+def test_stampede_that_fails(place: Place) -> None:
+    """What goes wrong in a process of the crowd ends the run with its error."""
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        meet(Contender("broken", lambda place, compute: lambda number: 1 / 0), place, times=1, seconds=0.1)
+
+
+def test_seen_elsewhere(place: Place) -> None:
+    """A process that holds a value in memory sees each that another writes."""
+    seen = cache_near.seen_after(place, "seen.sqlite3", 3)
+    assert seen is not None
+    assert len(seen) == 3
+
+
+def test_outage_part(redis_server: Redis) -> None:
+    """With a server that is gone, and one that hangs, requests are answered; somebody waits for the one that hangs."""
+    part = cache_outage.run(rounds=1, tick=lambda: None)
+    hung = [gate.value for gate in part.gates if "hung" in gate.what and not gate.unit]
+    assert len(part.tables) == 2
+    assert all(waited >= 1 for waited in hung)
 
 
 def test_broken_contender(place: Place) -> None:

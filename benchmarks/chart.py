@@ -71,9 +71,15 @@ def _panel(panel: Panel, top: int) -> list[str]:
 
 def _bars(label: str, values: t.Iterable[tuple[str, float]], top: int, scale: float) -> list[str]:
     ours = ' class="ours"' if label.startswith("Flask-Stateful") else ""
-    parts = [f'  <text{ours} x="{_LEFT - 10}" y="{top + 16}" text-anchor="end">{escape(label)}</text>']
-    for number, (name, value) in enumerate(values):
+    bars = list(values)
+    middle = top + (len(bars) - 1) * _BAR // 2 + 9
+    parts = [f'  <text{ours} x="{_LEFT - 10}" y="{middle}" text-anchor="end">{escape(label)}</text>']
+    for number, (name, value) in enumerate(bars):
         y, length = top + number * _BAR, max(value * scale, 1)
         parts.append(f'  <rect class="{name}" x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR - 1}"/>')
-        parts.append(f'  <text class="soft" x="{_LEFT + length + 5:.1f}" y="{y + 9}">{value:,.0f}</text>')
+        parts.append(f'  <text class="soft" x="{_LEFT + length + 5:.1f}" y="{y + 9}">{_figure(value)}</text>')
     return parts
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"

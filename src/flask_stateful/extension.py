@@ -10,7 +10,7 @@ from .errors import ConfigError
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import EXTENSION, Wiring, current_wiring
+from .wiring import EXTENSION, Wiring, current_cache
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -39,7 +39,7 @@ class Stateful:
         #: What an application does with sessions besides reading and writing them.
         self.sessions: t.Final = SessionManager()
         #: Values that are computed once, and kept until they expire or are invalidated.
-        self.cache: t.Final = Cache(lambda: current_wiring().cache_runtime())
+        self.cache: t.Final = Cache(current_cache)
         if app is not None:
             self.init_app(app)
 

@@ -189,6 +189,14 @@ def current_wiring() -> Wiring:
     return wiring_of(current_app)
 
 
+def current_cache() -> Runtime:
+    """Return what the current application's cache works with.
+
+    :raises ConfigError: if the application has nothing of us.
+    """
+    return current_wiring().cache_runtime()
+
+
 def wiring_of(app: Flask) -> Wiring:
     """Return what an application has of us.
 

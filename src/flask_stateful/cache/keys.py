@@ -118,7 +118,7 @@ class Signature:
 
         :raises TypeError: if the arguments do not fit, or one of them has no identity.
         """
-        if kwargs or not all(type(value) in self._SCALARS for value in args):
+        if kwargs or not self._SCALARS.issuperset(map(type, args)):
             return self._encode(namespace, *args, **kwargs)
         return self._known(namespace, *args)
 

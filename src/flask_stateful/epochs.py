@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 import mmap
 import os
@@ -68,11 +69,12 @@ class LocalEpochs(Epochs):
 
     def __init__(self) -> None:
         self.table = [0] * SLOTS
+        self._next = itertools.count(1).__next__
 
     def changed(self, keys: Iterable[str]) -> None:
-        """Move the epochs of some keys on."""
+        """Move the epochs of some keys on: to one that no slot ever had, whatever other threads do meanwhile."""
         for slot in map(slot_of, keys):
-            self.table[slot] += 1
+            self.table[slot] = self._next()
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -17,6 +17,7 @@ from ..serialization import MISSING
 from .call import Call
 from .entries import Entry, Lease, new_lease, to_bytes
 from .flights import Flight, Flights
+from .layer import Held
 from .steps import COMPUTE, Join, Outcome, Pause, Plan, Private, Refresh, Step
 from .storage import CacheStorage, Found
 from .tags import EVERYTHING
@@ -30,6 +31,11 @@ LEASE: t.Final = 10.0
 #: How often a follower looks whether the value has come, in seconds: at first, and at most.
 _FIRST_PAUSE: t.Final = 0.001
 _LONGEST_PAUSE: t.Final = 0.01
+
+#: What takes the place of a lease that is given up, and for how long. The key cannot be deleted instead: another may
+#: have put a lease of its own there.
+_NOTHING: t.Final = b""
+_MOMENT: t.Final = 0.001
 
 
 class Engine:
@@ -47,8 +53,7 @@ class Engine:
     def renew(self) -> None:
         """Begin anew in a forked child, which has none of the threads that were computing."""
         self._flights = Flights()
-        if self.storage.layer.memory is not None:
-            self.storage.layer.memory.renew_lock()
+        self.storage.renew()
 
     def plan(self, call: Call, owner: object) -> Plan:
         """Return the plan for a value that memory does not have fresh."""
@@ -69,52 +74,87 @@ class Engine:
         return (yield from self._alone(call, owner, lambda: self._lead(call, found)))
 
     def _alone(self, call: Call, owner: object, lead: Callable[[], Plan]) -> Plan:
-        """Let one caller of this process lead, the others take what it brings."""
-        flight, leads = self._flights.begin(call.key, owner)
-        if not leads:
-            return (yield from self._follow_flight(call, flight, owner))
-        try:
-            value = yield from lead()
-        except Exception as error:
-            flight.land(error=error)
-            raise
-        except BaseException:
-            flight.land()  # this caller was told to stop, which is nobody else's error
-            raise
-        else:
-            flight.land(MISSING if isinstance(value, Private) else value)
-            return value
-        finally:
-            self._flights.end(call.key, flight)
+        """Let one caller of this process lead, the others take what it brings.
 
-    def _follow_flight(self, call: Call, flight: Flight, owner: object) -> Plan:
-        if self._flights.may_wait(flight, owner):
-            try:
-                landed = yield Join(flight, LEASE)
-            finally:
-                self._flights.stop_waiting(owner)
-            if landed and flight.error is not None:
-                raise flight.error
-            if landed and flight.value is not MISSING:
+        The first flight that a caller joins may have begun before an invalidation that this caller has to respect, so
+        its value counts only if the store has it. Any flight after that began later than the call.
+        """
+        for may_be_older in (True, False):
+            flight, leads = self._flights.begin(call.key, owner)
+            if leads:
+                return (yield from self._fly(call.key, flight, lead))
+            if not (yield from self._join(flight, owner)):
+                break
+            held = self._look_again(call) if may_be_older else None
+            if held is not None:
+                return held.value
+            if not may_be_older:
                 with contextlib.suppress(EncodeError):
                     return _copy(call.codec, flight.value)
-        # It takes too long, or waits for us: a computation of our own ends every deadlock.
-        outcome: Outcome = yield COMPUTE
-        return outcome.get()
+        return (yield from _compute_only())
+
+    def _fly(self, key: str, flight: Flight, lead: Callable[[], Plan]) -> Plan:
+        error: BaseException | None = None
+        value: t.Any = MISSING
+        try:
+            value = yield from lead()
+            return value
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            # Whoever comes now finds no flight. One that was told to stop brings nothing, which is nobody else's error.
+            self._flights.end(key, flight)
+            flight.land(MISSING if isinstance(value, Private) else value, error)
+
+    def _join(self, flight: Flight, owner: object) -> Generator[Step, t.Any, bool]:
+        """Wait for a flight; tell whether it has brought a value.
+
+        It has not where it takes too long, or waits for us: a computation of our own ends every deadlock.
+        """
+        if not self._flights.may_wait(flight, owner):
+            return False
+        try:
+            landed = yield Join(flight, LEASE)
+        finally:
+            self._flights.stop_waiting(owner)
+        if landed and flight.error is not None:
+            raise flight.error
+        return landed and flight.value is not MISSING
+
+    def _look_again(self, call: Call) -> Held | None:
+        """Return the value that another caller has just written, if it is fresh."""
+        held = self.storage.layer.get(call.key)
+        if held is None:
+            with contextlib.suppress(StoreError):
+                held = self.storage.look(call).held
+        return held if held is not None and clock.monotonic() < held.fresh_until else None
 
     def _lead(self, call: Call, found: Found) -> Plan:
         """Compute, once no other process does."""
         leased = to_bytes(new_lease())
+        try:
+            found = yield from self._take_off(call, found, leased)
+            taken = found.data == leased
+            versions = self.storage.tags.versions((EVERYTHING, *call.tags), found.versions) if taken else {}
+        except StoreError:
+            # It failed after it was looked at: the value is computed, and not kept.
+            self.storage.counters["errors"] += 1
+            return (yield from _compute_only())
+        if found.held is not None:
+            return found.held.value
+        return (yield from self._compute(call, versions, replaces=leased) if taken else _compute_only())
+
+    def _take_off(self, call: Call, found: Found, leased: bytes) -> Generator[Step, t.Any, Found]:
+        """Put our lease under the key, once no other process has one there; return what lies there then.
+
+        That may be the value. It is another's lease where the holders take longer than a lease lasts.
+        """
         while not self._take(call.key, found, leased):
             found = yield from self._follow_store(call)
-            if found.held is not None:
-                return found.held.value
-            if isinstance(found.slot, Lease):
-                # Its holder takes longer than a lease lasts, and extends it.
-                outcome: Outcome = yield COMPUTE
-                return outcome.get()
-        versions = self.storage.tags.versions((EVERYTHING, *call.tags), found.versions)
-        return (yield from self._compute(call, versions, replaces=leased))
+            if found.held is not None or isinstance(found.slot, Lease):
+                return found
+        return found._replace(data=leased)
 
     def _take(self, key: str, found: Found, leased: bytes) -> bool:
         """Put our lease where nothing usable lies; tell whether that was so."""
@@ -180,8 +220,7 @@ class Engine:
     def _give_up(self, key: str, leased: bytes) -> None:
         """Let the next caller compute at once."""
         with contextlib.suppress(StoreError):
-            if self.storage.store.swap(key, leased, b"", LEASE):
-                self.storage.store.delete(key)
+            self.storage.store.swap(key, leased, _NOTHING, _MOMENT)
 
     # Refreshing
 

@@ -13,6 +13,7 @@ from ..epochs import Marks
 from ..errors import DecodeError, StoreError
 from ..stores.base import Store, Ttl
 from .call import A_VALUE, Call
+from .debts import Debts
 from .entries import Entry, Slot, from_bytes, to_bytes
 from .events import Events
 from .layer import Held, Layer
@@ -44,9 +45,15 @@ class CacheStorage:
         self.layer = layer
         self.tags = Tags(store, namespace)
         self.events = events
-        #: Changes that the store does not know of yet, since it could not be reached.
-        self._owed_keys: set[str] = set()
-        self._owed_tags: set[str] = set()
+        self._owed_keys = Debts()
+        self._owed_tags = Debts()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: a thread that it does not have may hold a lock."""
+        self._owed_keys.renew_lock()
+        self._owed_tags.renew_lock()
+        if self.layer.memory is not None:
+            self.layer.memory.renew_lock()
 
     # Reading
 
@@ -122,7 +129,7 @@ class CacheStorage:
 
     def _slot(self, call: Call, data: bytes | None) -> Slot | None:
         """Return what the store's bytes say, or ``None`` where they are nothing of ours."""
-        if data is None:
+        if not data:
             return None
         try:
             return from_bytes(data, call.key)
@@ -229,7 +236,7 @@ class CacheStorage:
         :raises StoreError: if the store fails; it is done before this process next reads from the store.
         """
         keys = list(keys)
-        self._owed_keys.update(keys)
+        self._owed_keys.add(keys)
         self.layer.changed(keys)
         self.pay()
 
@@ -239,7 +246,7 @@ class CacheStorage:
         :raises StoreError: if the store fails; it is done before this process next reads from the store.
         """
         tags = list(tags)
-        self._owed_tags.update(tags)
+        self._owed_tags.add(tags)
         self.layer.changed(map(self.tags.key, tags))
         self.pay()
 
@@ -249,9 +256,9 @@ class CacheStorage:
         :raises StoreError: if it fails again.
         """
         if self._owed_keys or self._owed_tags:
-            keys, tags = list(self._owed_keys), list(self._owed_tags)
+            keys, tags = self._owed_keys.all(), self._owed_tags.all()
             self.store.delete_many(keys)
             self.tags.invalidate(tags)
             self.layer.changed([*keys, *map(self.tags.key, tags)])
-            self._owed_keys.difference_update(keys)
-            self._owed_tags.difference_update(tags)
+            self._owed_keys.settle(keys)
+            self._owed_tags.settle(tags)

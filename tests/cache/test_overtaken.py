@@ -122,6 +122,22 @@ def test_outage_at_any_step_leaves_the_value_to_be_computed(
         assert state.cache.get_or_set("key", lambda: "value", tags=["tag"]) == "value"
 
 
+@pytest.mark.parametrize(("kind", "operation"), [("error", "swap"), ("lost_reply", "add")])
+def test_outage_leaves_no_lease_behind(
+    make_app: MakeApp, state: Stateful, store: Store, clock: FakeClock, kind: t.Any, operation: str
+) -> None:
+    """W2: after a store failed in the middle of a call, the next caller does not wait for that call's lease."""
+    faulty = FaultyStore(store)
+    with make_app(state, faulty).app_context():
+        faulty.fail(Fault(kind, operation))
+        assert state.cache.get_or_set("key", lambda: 1) == 1
+        faulty.mend()
+        clock.advance(2)  # or a remote store would not be asked again
+        began = clock.monotonic()
+        assert state.cache.get_or_set("key", lambda: 2) == 2
+        assert clock.monotonic() == began
+
+
 def test_error_of_the_computation_is_not_taken_for_the_stores(make_app: MakeApp, state: Stateful, store: Store) -> None:
     """A computation that itself raises a StoreError is not computed twice."""
     calls: list[str] = []

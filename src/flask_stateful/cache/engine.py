@@ -140,6 +140,7 @@ class Engine:
         except StoreError:
             # It failed after it was looked at: the value is computed, and not kept.
             self.storage.counters["errors"] += 1
+            self.storage.owe(call.key)
             return (yield from _compute_only())
         if found.held is not None:
             return found.held.value
@@ -219,8 +220,10 @@ class Engine:
 
     def _give_up(self, key: str, leased: bytes) -> None:
         """Let the next caller compute at once."""
-        with contextlib.suppress(StoreError):
+        try:
             self.storage.store.swap(key, leased, _NOTHING, _MOMENT)
+        except StoreError:
+            self.storage.owe(key)
 
     # Refreshing
 

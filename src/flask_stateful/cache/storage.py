@@ -250,6 +250,10 @@ class CacheStorage:
         self.layer.changed(map(self.tags.key, tags))
         self.pay()
 
+    def owe(self, key: str) -> None:
+        """Remember to remove a value before this process next reads from the store: what lies there is not known."""
+        self._owed_keys.add([key])
+
     def pay(self) -> None:
         """Tell the store what it does not know yet.
 

@@ -184,7 +184,7 @@ def remembers_no_failure(patch: pytest.MonkeyPatch) -> None:
 def writes_late_results(patch: pytest.MonkeyPatch) -> None:
     """It writes what was computed, whatever happened meanwhile."""
     put = CacheStorage.put
-    patch.setattr(CacheStorage, "put", lambda self, key, data, ttl, replaces: put(self, key, data, ttl, None))
+    patch.setattr(CacheStorage, "put", lambda self, call, data, replaces: put(self, call, data, replaces=None))
 
 
 def looks_at_tags_too_late(patch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ class Engine:
             versions = self.storage.tags.versions((EVERYTHING, *call.tags), found.versions) if taken else {}
         except StoreError:
             # It failed after it was looked at: the value is computed, and not kept.
-            self.storage.counters["errors"] += 1
+            self._note("store_errors", call.name)
             self.storage.owe(call.key)
             return (yield from _compute_only())
         if found.held is not None:

@@ -44,6 +44,11 @@ def _problems(wiring: Wiring) -> t.Iterator[str]:
     for name, store in wiring.settings.stores.items():
         try:
             yield from (f"the {name} store: {problem}" for problem in store.check())
+            if store is wiring.settings.session_store and not store.durable:
+                yield (
+                    f"the {name} store: it may evict sessions before they expire; keep them in another one, as in "
+                    'STATEFUL_STORE = {"default": ..., "sessions": "redis://..."}'
+                )
         except StateError as error:
             yield f"the {name} store: {error}"
         if not store.persistent:

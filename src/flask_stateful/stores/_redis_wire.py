@@ -7,13 +7,13 @@ third of the processor time that a command takes through its pooled client, and 
 from __future__ import annotations
 
 import os
-import select
 import typing as t
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import hiredis
 
+from ._polling import poller
 from ._redis_client import Argument, ClientLink, failures, require_replies
 
 _READ_SIZE = 65_536
@@ -36,7 +36,7 @@ class Wire:
         self._connection = connection
         self._socket = connection._sock  # no public name leads to it, in either library
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
-        self._poll = _poller(self._socket)
+        self._poll = poller(self._socket)
 
     def idle(self) -> bool:
         """Tell whether nothing waits to be read; else the server has hung up, or said what nobody asked for."""
@@ -132,12 +132,3 @@ class WireLink(ClientLink):
         """Leave the connections of the process that this one was forked from to that one."""
         self._close_idle()
         self._pid = os.getpid()
-
-
-def _poller(sock: t.Any) -> Callable[[int], t.Any]:
-    """Return a function that waits for so many milliseconds, and tells whether there is something to read."""
-    if not hasattr(select, "poll"):  # Windows
-        return lambda milliseconds: select.select([sock], [], [], milliseconds / 1000)[0]
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return poll.poll

@@ -292,6 +292,10 @@ class Memcached(Service):
         return _program("memcached")
 
     @property
+    def url(self) -> str:
+        return f"memcached://127.0.0.1:{self.port}"
+
+    @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
@@ -301,9 +305,18 @@ class Memcached(Service):
 
     def answers(self) -> bool:
         assert self.process is not None
+        return b"STAT pid %d\r\n" % self.process.pid in self.ask("stats")
+
+    def ask(self, command: str) -> bytes:
+        """Send a command, and return what is answered at once."""
         with socket.create_connection(self.address, _PATIENCE) as connection:
-            connection.sendall(b"stats\r\n")
-            return b"STAT pid %d\r\n" % self.process.pid in connection.recv(65_536)
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(65_536)
+
+    def flush(self) -> None:
+        """Forget everything."""
+        if self.ask("flush_all") != b"OK\r\n":
+            raise RuntimeError("Memcached did not forget")
 
 
 class MariaDB(Service):

@@ -29,6 +29,7 @@ _schemes: dict[str, str] = {
     "valkeys": _REDIS,
     "redis+cluster": _REDIS,
     "redis+sentinel": _REDIS,
+    "memcached": "flask_stateful.stores.memcached:MemcachedStore.from_url",
 }
 
 #: :rfc:`3986#section-3.1`
@@ -48,6 +49,7 @@ def open_store(url: str, *, root: str | os.PathLike[str] | None = None, timeout:
         redis://localhost:6379/0          also rediss://, unix://, valkey://, valkeys://
         redis+cluster://h:6379,i:6379
         redis+sentinel://h:26379,i:26379/service
+        memcached://h:11211,i:11211       may evict, and forgets all when it restarts: for the cache
 
     :param url: a URI as in :rfc:`3986`; characters that have a meaning in it are percent-encoded.
     :param root: the folder that relative paths are under.

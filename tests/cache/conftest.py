@@ -14,7 +14,7 @@ from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock
-from tests.services import Redis
+from tests.services import Memcached, Redis
 
 #: Keeps what other tests may find in the shared Redis apart from ours.
 _REDIS_DATABASE = 6
@@ -32,7 +32,7 @@ def clock() -> Iterator[FakeClock]:
         yield clock
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "memcached"])
 def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
     """Open the same store again, as another process would; the one in memory is the same object."""
     if request.param == "memory":
@@ -43,6 +43,10 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
         server: Redis = request.getfixturevalue("redis_server")
         server.ask(f"SELECT {_REDIS_DATABASE}\r\nFLUSHDB")
         url = f"{server.url.removesuffix('0')}{_REDIS_DATABASE}"
+    elif request.param == "memcached":
+        memcached: Memcached = request.getfixturevalue("memcached")
+        memcached.flush()
+        url = memcached.url
     else:
         url = f"sqlite:///{tmp_path / 'cache.sqlite3'}"
     opened: list[Store] = []

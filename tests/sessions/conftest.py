@@ -7,7 +7,7 @@ which says itself what the view does::
         visitor.visit(lambda: session.update(name="Ada"))
         assert visitor.ask(lambda: session["name"]) == "Ada"
 
-These run once for each of memory, SQLite and Redis. What says *processes* takes ``serve`` instead.
+These run once for each of memory, SQLite, Redis and Memcached. What says *processes* takes ``serve`` instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock
-from tests.services import Launch, Redis
+from tests.services import Launch, Memcached, Redis, launched
+from tests.stores.memcached_listing import ListedMemcached
 
 from .support import PATIENCE, Gunicorn, InterruptedStore, Visitor, add_view
 
@@ -40,9 +41,20 @@ def _shared_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> st
     """Return the URL of a store that several processes share."""
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'state.sqlite3'}"
+    if kind == "memcached":
+        memcached: Memcached = request.getfixturevalue("large_memcached")
+        memcached.flush()
+        return memcached.url
     server: Redis = request.getfixturevalue("redis_server")
     server.ask(f"SELECT {_REDIS_DATABASE}\r\nFLUSHDB")
     return f"{server.url.removesuffix('0')}{_REDIS_DATABASE}"
+
+
+@pytest.fixture(scope="session")
+def large_memcached() -> Iterator[Memcached]:
+    """Memcached that takes the longest sessions that a test keeps."""
+    with launched(Memcached, "-I", "32m", "-m", "256") as service:
+        yield service
 
 
 @pytest.fixture
@@ -52,18 +64,20 @@ def clock() -> Iterator[FakeClock]:
         yield clock
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "memcached"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """One store after the other."""
     if request.param == "memory":
         store: Store = MemoryStore()
+    elif request.param == "memcached":
+        store = ListedMemcached.from_url(_shared_url("memcached", request, tmp_path), timeout=PATIENCE)
     else:
         store = open_store(_shared_url(request.param, request, tmp_path), timeout=PATIENCE)
     yield store
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "memcached"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of one store after the other that several processes can share."""
     return _shared_url(request.param, request, tmp_path)

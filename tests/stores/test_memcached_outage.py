@@ -222,6 +222,7 @@ def test_interrupted_call_gives_up_its_connection(memcached: Memcached) -> None:
         connection.client.sock = Interrupting(connection.client.sock)
         with pytest.raises(Interrupted):
             store.get("a")
+        assert list(idle_of(store)) == []
         assert store.get("b") == b"B"
 
 
@@ -320,6 +321,17 @@ def test_given_client_is_refused_in_a_child(server: Memcached) -> None:
 
         assert in_processes(1, work, patience=PATIENT) == ["StoreError"]
         assert store.get("a") == b"1"
+
+
+def test_given_client_that_ignores_exceptions_does_not(server: Memcached) -> None:
+    """A client that was made to take an outage for a miss does so for others, and not for the store."""
+    with contextlib.closing(PooledClient(server.address, timeout=PATIENT, ignore_exc=True)) as client:
+        store = MemcachedStore(client)
+        store.set("a", b"1")
+        server.kill()
+        for call in (lambda: store.get("a"), lambda: store.get_many(["a"]), lambda: store.incr("a")):
+            with pytest.raises(StoreUnavailable):
+                call()
 
 
 # What failures are called

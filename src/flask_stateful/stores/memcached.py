@@ -34,8 +34,8 @@ class MemcachedStore(Store):
     Several servers divide the keys among them (rendezvous hashing). One that is down is an error for its keys; they do
     not move to another one, which would come to hold what is out of date later.
 
-    :param clients: a ``pymemcache.PooledClient`` for each server, used as it is and not closed. It must not ignore
-        exceptions, nor be used on both sides of a fork: :meth:`from_url` opens what may.
+    :param clients: a ``pymemcache.PooledClient`` for each server, used with its own time limits and not closed. In a
+        forked process it is an error: :meth:`from_url` opens what survives that.
     :raises ConfigError: if there is no client, or one that cannot be used.
     """
 

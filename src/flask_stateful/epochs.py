@@ -18,11 +18,15 @@ import typing as t
 import zlib
 from collections.abc import Iterable, MutableSequence
 
-#: Slots of some keys, and the epochs they had.
-Marks: t.TypeAlias = tuple[tuple[int, int], ...]
+#: The slot of a key, and the epoch it had.
+Mark: t.TypeAlias = tuple[int, int]
+Marks: t.TypeAlias = tuple[Mark, ...]
 
 #: How many slots there are: 512 KiB, and one in 65,536 changes elsewhere costs a needless read.
 SLOTS: t.Final = 65_536
+
+#: The slot that every change moves, whatever its key, after its own. While it stands still, so does all the rest.
+ANY: t.Final = SLOTS
 
 _EPOCH_BYTES: t.Final = 8
 
@@ -30,7 +34,7 @@ _EPOCH_BYTES: t.Final = 8
 class Epochs(abc.ABC):
     """A table of epochs."""
 
-    #: The epoch of each slot.
+    #: The epoch of each slot, and of :data:`ANY`.
     table: MutableSequence[int] | memoryview
 
     #: Whether changes made elsewhere are seen; while they are not, no copy can be trusted. That may begin a while after
@@ -68,12 +72,12 @@ class LocalEpochs(Epochs):
     """Epochs of one process, for a store that no other process sees."""
 
     def __init__(self) -> None:
-        self.table = [0] * SLOTS
+        self.table = [0] * (SLOTS + 1)
         self._next = itertools.count(1).__next__
 
     def changed(self, keys: Iterable[str]) -> None:
         """Move the epochs of some keys on: to one that no slot ever had, whatever other threads do meanwhile."""
-        for slot in map(slot_of, keys):
+        for slot in (*map(slot_of, keys), ANY):
             self.table[slot] = self._next()
 
     def close(self) -> None:
@@ -89,8 +93,8 @@ class FileEpochs(Epochs):
     def __init__(self, path: str) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(descriptor, SLOTS * _EPOCH_BYTES)
-            self._memory = mmap.mmap(descriptor, SLOTS * _EPOCH_BYTES)
+            os.ftruncate(descriptor, (SLOTS + 1) * _EPOCH_BYTES)
+            self._memory = mmap.mmap(descriptor, (SLOTS + 1) * _EPOCH_BYTES)
         finally:
             os.close(descriptor)
         self._view = memoryview(self._memory).cast("Q")
@@ -101,7 +105,7 @@ class FileEpochs(Epochs):
 
         A random epoch rather than the next one: two processes that move the same slot need not agree on anything.
         """
-        for slot in map(slot_of, keys):
+        for slot in (*map(slot_of, keys), ANY):
             self.table[slot] = secrets.randbits(8 * _EPOCH_BYTES)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from ..locks import StoreLock
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .functions import CachedFunction, cached_function
-from .keys import canonical, store_key
+from .keys import canonical, store_key, text_key
 from .rules import ViewRules
 from .runtime import DEFAULT, Default, Runtime, require_tag, require_vary, unwrap, watched
 from .steps import owner, run
@@ -41,7 +41,12 @@ class Cache:
 
         :param key: text, a number, a tuple of such: whatever an argument of a cached function can be.
         """
-        return self.get_many([key]).get(key, default)
+        runtime = self.get_runtime()
+        store_key = _key_of(runtime, key)
+        held = runtime.storage.recall(store_key)
+        if held is None:
+            held = runtime.storage.find([Call(key=store_key, codec=PLAIN)]).get(store_key)
+        return default if held is None else held.value
 
     def get_many(self, keys: Iterable[t.Any]) -> dict[t.Any, t.Any]:
         """Return the values of those keys that have one, and can be had; what memory lacks is asked for at once."""
@@ -242,9 +247,15 @@ class Cache:
         self, runtime: Runtime, key: t.Any, *, ttl: Ttl | Default = DEFAULT, stale: Ttl = None, tags: Iterable[str] = ()
     ) -> Call:
         return Call(
-            key=store_key(runtime.storage.namespace, "value", "", canonical(key)),
+            key=_key_of(runtime, key),
             codec=PLAIN,
             ttl=runtime.ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
             tags=tuple(map(require_tag, tags)),
         )
+
+
+def _key_of(runtime: Runtime, key: t.Any) -> str:
+    """Return the store key of a value under a key of the application's own."""
+    namespace = runtime.storage.namespace
+    return text_key(namespace, key) if type(key) is str else store_key(namespace, "value", "", canonical(key))

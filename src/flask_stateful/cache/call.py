@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import typing as t
+
+import msgspec
 
 from .. import clock
 from .values import Codec
@@ -13,8 +14,7 @@ from .values import Codec
 A_VALUE: t.Final = "a value"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call for a cached value."""
 
     key: str

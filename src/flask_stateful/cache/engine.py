@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import typing as t
@@ -282,7 +281,7 @@ class Engine:
 
 def _as_computed(call: Call, outcome: Outcome) -> Call:
     """Return a call with the ttl that the computation has asked for, if it has."""
-    return call if outcome.lasting is None else dataclasses.replace(call, ttl=outcome.lasting.ttl, stale=0.0)
+    return call if outcome.lasting is None else msgspec.structs.replace(call, ttl=outcome.lasting.ttl, stale=0.0)
 
 
 def _compute_only() -> Plan:

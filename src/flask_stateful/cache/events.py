@@ -50,6 +50,12 @@ class Events:
         #: How often each event has happened in this process. Threads may rarely lose one count to another.
         self.counters = Counter[str](dict.fromkeys(EVENTS, 0))
 
+    def note_hit(self, name: str) -> None:
+        """Count a value that was served from memory, as :meth:`note` does; nothing else happens as often."""
+        self.counters["hits_memory"] += 1
+        if signals.cache_hit.receivers:
+            signals.cache_hit.send(self._app, name=name, event="hits_memory")
+
     def note(self, event: str, name: str) -> None:
         """Count an event, and tell those who listen.
 

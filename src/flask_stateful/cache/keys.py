@@ -96,6 +96,12 @@ def store_key(namespace: str, kind: str, name: str, identity: bytes = b"") -> st
     return f"{namespace}:cache:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
+@functools.lru_cache(maxsize=4096)
+def text_key(namespace: str, text: str) -> str:
+    """Return the store key of a value whose own key is text; those used last are kept at hand."""
+    return store_key(namespace, "value", "", canonical(text))
+
+
 class Signature:
     """Turns the calls of a function into keys.
 
@@ -118,9 +124,13 @@ class Signature:
 
         :raises TypeError: if the arguments do not fit, or one of them has no identity.
         """
-        if kwargs or not self._SCALARS.issuperset(map(type, args)):
-            return self._encode(namespace, *args, **kwargs)
-        return self._known(namespace, *args)
+        for value in args:
+            if type(value) not in self._SCALARS:
+                return self._encode(namespace, *args, **kwargs)
+        if not kwargs:
+            return self._known(namespace, *args)
+        plain = all(type(value) in self._SCALARS for value in kwargs.values())
+        return (self._known if plain else self._encode)(namespace, *args, **kwargs)
 
     def _encode(self, namespace: str, /, *args: t.Any, **kwargs: t.Any) -> str:
         if self._key is not None:

@@ -7,7 +7,7 @@ import typing as t
 from collections.abc import Callable
 
 from .. import clock
-from ..epochs import Epochs, Marks, NoEpochs
+from ..epochs import ANY, Epochs, Marks, NoEpochs
 from ..errors import StoreError
 from ..stores.base import Store
 from .entries import Entry
@@ -18,7 +18,10 @@ from .values import Codec, is_frozen
 class Held:
     """A value in memory: the value itself where nobody can change it, else its encoding, decoded for each reader."""
 
-    __slots__ = ("_codec", "_frozen", "_value", "ask_at", "entry", "fresh_until", "marks", "refresh_at", "stale_until")
+    __slots__ = (
+        *("_codec", "_frozen", "_value", "ask_at", "entry", "fresh_until", "marks", "newest", "refresh_at"),
+        "stale_until",
+    )
 
     def __init__(self, entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> None:
         now = clock.monotonic()
@@ -33,6 +36,8 @@ class Held:
         #: From then on the store is asked, whether it has changed it or not.
         self.ask_at: t.Final = min(self.refresh_at, now + trusted_for)
         self.marks: t.Final = marks
+        #: The epoch of the newest change, of whatever key, that the marks were found to have survived.
+        self.newest = -1
         self._codec = codec
         self._value = codec.decode(entry.payload)
         self._frozen = is_frozen(self._value)
@@ -78,9 +83,14 @@ class Layer:
     def get(self, key: str) -> Held | None:
         """Return what is held under a key, unless the store may hold something else by now."""
         held = self.memory.get(key) if self.memory is not None else None
-        if held is not None and self.epochs.is_unchanged(held.marks):
-            return held
-        if self._is_trusted:
+        if held is not None and self.epochs.live:
+            newest = self.epochs.table[ANY]
+            if newest == held.newest:
+                return held
+            if self.epochs.is_unchanged(held.marks):
+                held.newest = newest
+                return held
+        if self.is_trusted:
             return None
         memo = self._memo()
         return memo.get(key) if memo is not None else None
@@ -97,7 +107,7 @@ class Layer:
         """Keep a value that the store has."""
         if self.memory is not None and self.epochs.live:
             self.memory.set(held.entry.key, held, len(held.entry.payload))
-        if not self._is_trusted:
+        if not self.is_trusted:
             memo = self._memo()
             if memo is not None:
                 memo[held.entry.key] = held
@@ -110,7 +120,7 @@ class Layer:
             memo.clear()
 
     @property
-    def _is_trusted(self) -> bool:
+    def is_trusted(self) -> bool:
         """Whether memory is what to ask, so that a request needs no memory of its own."""
         return self.memory is not None and self.epochs.live
 

@@ -16,6 +16,10 @@ T = t.TypeVar("T")
 OVERHEAD: t.Final = 200
 
 
+#: How many values the hand spares in a row.
+_MOST_STEPS: t.Final = 1000
+
+
 class _Node(t.Generic[T]):
     """One value, linked to the next older and the next newer one."""
 
@@ -117,9 +121,12 @@ class MemoryLayer(t.Generic[T]):
 
     def _evict(self) -> None:
         node = self._hand or self._oldest
-        while node is not None and node.visited:
+        # Where everything was visited, the hand would walk past all of it while other writers wait.
+        steps = _MOST_STEPS
+        while node is not None and node.visited and steps:
             node.visited = False
             node = node.newer or self._oldest
+            steps -= 1
         if node is not None:
             self._hand = node.newer
             self._remove(node.key)

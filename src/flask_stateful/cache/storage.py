@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from .. import clock
-from ..epochs import Marks
+from ..epochs import Mark
 from ..errors import DecodeError, StoreError
 from ..stores.base import Store, Ttl
 from .call import A_VALUE, Call
@@ -31,6 +31,20 @@ class Found(t.NamedTuple):
     versions: Mapping[str, bytes]
 
 
+class _Read(t.NamedTuple):
+    """What the store had under some keys."""
+
+    slots: Mapping[str, Slot | None]
+    #: Where values and tags stood before they were read, by key; empty where memory holds nothing.
+    marks: Mapping[str, Mark]
+    #: The bytes of values, and the versions of tags, by key.
+    known: Mapping[str, bytes]
+
+
+#: Of how many values it is remembered which tags they have.
+_MOST_REMEMBERED: t.Final = 4096
+
+
 class CacheStorage:
     """The cached values of one application.
 
@@ -43,8 +57,10 @@ class CacheStorage:
         self.store = store
         self.namespace = namespace
         self.layer = layer
-        self.tags = Tags(store, namespace)
+        self.tags = Tags(store, namespace, layer)
         self.events = events
+        #: The keys of tags that values had when they were last read, beyond those that their calls name.
+        self._tag_keys: dict[str, list[str]] = {}
         self._owed_keys = Debts()
         self._owed_tags = Debts()
 
@@ -63,10 +79,10 @@ class CacheStorage:
         :param name: what log lines call it.
         """
         held = self.layer.get(key)
-        if held is not None and clock.monotonic() < held.ask_at:
-            self.events.note("hits_memory", name)
-            return held
-        return None
+        if held is None or clock.monotonic() >= held.ask_at:
+            return None
+        self.events.note_hit(name)
+        return held
 
     def find(self, calls: Iterable[Call]) -> dict[str, Held]:
         """Return the fresh values of those calls that have one, by key; where the store fails, what memory has."""
@@ -95,37 +111,51 @@ class CacheStorage:
 
         :raises StoreError: if the store fails.
         """
-        self.pay()
-        asked = [call.key, *map(self.tags.key, (EVERYTHING, *call.tags))]
-        marks, known = self.layer.marks(asked), self.store.get_many(asked)
-        data = known.pop(call.key, None)
-        slot = self._slot(call, data)
-        if not isinstance(slot, Entry):
-            return Found(data, slot, None, known)
-        if more := self._unknown_tags(slot, known):
-            # The marks of the value stay those from before it was read.
-            marks += self.layer.marks(more)
-            known |= self.store.get_many(more)
-        return Found(data, slot, self._hold(call, slot, marks, known), known)
+        read = self._read([call], map(self.tags.key, call.tags))
+        slot = read.slots[call.key]
+        held = self._hold(call, slot, read) if isinstance(slot, Entry) else None
+        return Found(read.known.get(call.key), slot, held, read.known)
 
     def look_many(self, calls: Iterable[Call]) -> dict[str, Held]:
-        """Return those values that the store has, by key: in one exchange, and one more where they have tags.
+        """Return those values that the store has, by key.
 
         :raises StoreError: if the store fails.
         """
-        self.pay()
-        everything, wanted = self.tags.key(EVERYTHING), {call.key: call for call in calls}
-        marks = {key: self.layer.marks([key, everything]) for key in wanted}
-        known = self.store.get_many([everything, *wanted])
-        slots = {key: self._slot(call, known.pop(key, None)) for key, call in wanted.items()}
-        entries = {key: slot for key, slot in slots.items() if isinstance(slot, Entry)}
-        more = {key: self._unknown_tags(entry, known) for key, entry in entries.items()}
-        for key, tag_keys in more.items():
-            marks[key] += self.layer.marks(tag_keys)
-        if any(more.values()):
-            known |= self.store.get_many({tag_key for tag_keys in more.values() for tag_key in tag_keys})
-        held = {key: self._hold(wanted[key], entry, marks[key], known) for key, entry in entries.items()}
+        calls = list(calls)
+        read = self._read(calls, ())
+        entries = ((call, read.slots[call.key]) for call in calls)
+        held = {call.key: self._hold(call, entry, read) for call, entry in entries if isinstance(entry, Entry)}
         return {key: value for key, value in held.items() if value is not None}
+
+    def _read(self, calls: list[Call], tag_keys: Iterable[str]) -> _Read:
+        """Ask the store for values and the versions of their tags.
+
+        That is one exchange, and a second one where a value turns out to have tags that nobody has named: those are
+        remembered for the next time.
+
+        :param tag_keys: of the tags that the values are known to have.
+        """
+        self.pay()
+        remembered = (key for call in calls for key in self._tag_keys.get(call.key, ()))
+        asked = dict.fromkeys([self.tags.key(EVERYTHING), *tag_keys, *remembered])
+        marks, known = self.tags.fetch([call.key for call in calls], asked)
+        slots = {call.key: self._slot(call, known.get(call.key)) for call in calls}
+        more = dict[str, None]()
+        for key, slot in slots.items():
+            unknown = [tag_key for tag_key in map(self.tags.key, _tags_of(slot)) if tag_key not in asked]
+            if unknown:
+                self._remember_tags(key, unknown)
+                more |= dict.fromkeys(unknown)
+        if more:
+            # The marks of the values stay those from before they were read.
+            more_marks, more_known = self.tags.fetch((), more)
+            marks, known = more_marks | marks, known | more_known
+        return _Read(slots, marks, known)
+
+    def _remember_tags(self, key: str, tag_keys: list[str]) -> None:
+        if len(self._tag_keys) >= _MOST_REMEMBERED:
+            self._tag_keys.clear()
+        self._tag_keys[key] = tag_keys
 
     def _slot(self, call: Call, data: bytes | None) -> Slot | None:
         """Return what the store's bytes say, or ``None`` where they are nothing of ours."""
@@ -137,14 +167,11 @@ class CacheStorage:
             self.events.note("undecodable", call.name)
             return None
 
-    def _unknown_tags(self, entry: Entry, known: Mapping[str, bytes]) -> list[str]:
-        """Return the keys of those tags of an entry whose versions were not asked for yet."""
-        return [key for key in map(self.tags.key, entry.tags) if key not in known]
-
-    def _hold(self, call: Call, entry: Entry, marks: Marks, known: Mapping[str, bytes]) -> Held | None:
+    def _hold(self, call: Call, entry: Entry, read: _Read) -> Held | None:
         """Keep in memory what the store has, unless it is over or a tag has invalidated it."""
-        if not self.tags.are_current(entry.tags, known):
+        if not self.tags.are_current(entry.tags, read.known):
             return None
+        marks = tuple(read.marks[key] for key in (entry.key, *map(self.tags.key, entry.tags))) if read.marks else ()
         try:
             held = Held(entry, call.codec, marks, trusted_for=self.layer.epochs.trusted_for)
         except DecodeError:
@@ -266,3 +293,7 @@ class CacheStorage:
             self.layer.changed([*keys, *map(self.tags.key, tags)])
             self._owed_keys.settle(keys)
             self._owed_tags.settle(tags)
+
+
+def _tags_of(slot: Slot | None) -> Iterable[str]:
+    return slot.tags if isinstance(slot, Entry) else ()

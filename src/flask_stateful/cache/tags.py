@@ -15,7 +15,12 @@ import secrets
 import typing as t
 from collections.abc import Iterable, Mapping
 
+from .. import clock
+from ..epochs import Mark
 from ..stores.base import Store
+
+if t.TYPE_CHECKING:
+    from .layer import Layer
 
 _VERSION_BYTES: t.Final = 12
 
@@ -23,13 +28,69 @@ _VERSION_BYTES: t.Final = 12
 EVERYTHING: t.Final = ""
 
 
-class Tags:
-    """The tags of one namespace."""
+#: How many versions are kept in memory.
+_MOST_HELD: t.Final = 4096
 
-    def __init__(self, store: Store, namespace: str) -> None:
+
+class _HeldVersion(t.NamedTuple):
+    """A version in memory, which is true while its mark is."""
+
+    version: bytes
+    mark: Mark
+    until: float
+
+
+class Tags:
+    """The tags of one namespace.
+
+    :param layer: tells whether a version that was read before is still true.
+    """
+
+    def __init__(self, store: Store, namespace: str, layer: Layer) -> None:
         self._store = store
         self._namespace = namespace
+        self._layer = layer
+        self._held: dict[str, _HeldVersion] = {}
         self.key = functools.lru_cache(maxsize=4096)(self._key)
+
+    def fetch(
+        self, keys: Iterable[str], tag_keys: Iterable[str]
+    ) -> tuple[dict[str, tuple[int, int]], dict[str, bytes]]:
+        """Ask the store for some keys, and for those tags' versions that memory does not hold, in one exchange.
+
+        :return: marks from before the store was asked, and what is known now, both by key.
+        """
+        keys, tag_keys = list(keys), list(tag_keys)
+        both = [*keys, *tag_keys]
+        marks = dict(zip(both, self._layer.marks(both), strict=False))
+        known = self._recall(tag_keys, marks)
+        missing = [*keys, *(key for key in tag_keys if key not in known)]
+        if len(missing) == 1:
+            value = self._store.get(missing[0])
+            found = {} if value is None else {missing[0]: value}
+        else:
+            found = self._store.get_many(missing) if missing else {}
+        self._remember(tag_keys, marks, found)
+        return marks, known | found
+
+    def _recall(self, tag_keys: list[str], marks: Mapping[str, Mark]) -> dict[str, bytes]:
+        if not self._layer.is_trusted:
+            return {}
+        now = clock.monotonic()
+        held = {key: self._held.get(key) for key in tag_keys}
+        return {
+            key: found.version
+            for key, found in held.items()
+            if found is not None and found.mark == marks.get(key) and now < found.until
+        }
+
+    def _remember(self, tag_keys: list[str], marks: Mapping[str, Mark], found: Mapping[str, bytes]) -> None:
+        if len(self._held) >= _MOST_HELD:
+            self._held.clear()
+        until = clock.monotonic() + self._layer.epochs.trusted_for
+        for key in tag_keys:
+            if key in found and key in marks:
+                self._held[key] = _HeldVersion(found[key], marks[key], until)
 
     def _key(self, tag: str) -> str:
         """Return the key that a tag's version is kept under."""
@@ -44,9 +105,10 @@ class Tags:
         return {tag: known.get(self.key(tag)) or self._begin(tag) for tag in tags}
 
     def read(self, tags: Iterable[str]) -> dict[str, bytes]:
-        """Return the versions that tags have now, asking the store."""
+        """Return the versions that tags have now, asking the store for those that memory does not hold."""
         tags = list(tags)
-        return self.versions(tags, self._store.get_many(map(self.key, tags)))
+        _, known = self.fetch((), map(self.key, tags))
+        return self.versions(tags, known)
 
     def are_current(self, versions: Mapping[str, bytes], known: Mapping[str, bytes]) -> bool:
         """Tell whether tags still have these versions."""

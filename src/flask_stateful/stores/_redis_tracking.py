@@ -30,7 +30,7 @@ import weakref
 from collections.abc import Callable, Iterable
 
 from .. import clock
-from ..epochs import SLOTS, Epochs, Marks, slot_of, slot_of_encoded
+from ..epochs import ANY, SLOTS, Epochs, Marks, slot_of, slot_of_encoded
 from ..errors import StoreError, StoreUnavailable
 from ._forks import tell_of_forks
 from ._redis_client import Argument, ClientLink, failures
@@ -66,7 +66,7 @@ class TrackedEpochs(Epochs):
     trusted_for = 30.0
 
     def __init__(self, connect: Callable[[], t.Any], prefix: str) -> None:
-        self.table = self._slots = [0] * SLOTS
+        self.table = self._slots = [0] * (SLOTS + 1)
         self.live = False
         self._connect = connect
         self._prefix = prefix.encode()
@@ -85,15 +85,15 @@ class TrackedEpochs(Epochs):
 
     def changed(self, keys: Iterable[str]) -> None:
         """Move the epochs of some keys on in this process; all others hear of the change from the server."""
-        for slot in map(slot_of, keys):
+        for slot in (*map(slot_of, keys), ANY):
             self._slots[slot] = next(self._numbers)
 
     def heard(self, keys: Iterable[bytes] | None) -> None:
         """Move on the epochs of keys that the server has named, or all of them."""
         if keys is None:
-            self._slots[:] = [next(self._numbers)] * SLOTS
+            self._slots[:] = [next(self._numbers)] * (SLOTS + 1)
             return
-        for slot in map(slot_of_encoded, keys):
+        for slot in (*map(slot_of_encoded, keys), ANY):
             self._slots[slot] = next(self._numbers)
 
     def begin(self) -> None:

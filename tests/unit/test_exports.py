@@ -41,6 +41,10 @@ SIGNALS = {
     "session_destroyed",
     "session_id_invalid",
     "session_corrupt",
+    "cache_hit",
+    "cache_miss",
+    "cache_refreshed",
+    "cache_error",
     "store_down",
     "store_up",
 }

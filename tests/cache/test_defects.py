@@ -149,7 +149,6 @@ def test_m15_coroutines_are_cached_inside_an_async_view(pages: Pages) -> None:
 
     @pages.state.cache.memoize()
     async def name() -> str:
-        await asyncio.sleep(0)
         return str(counted())
 
     @pages.app.get("/async")

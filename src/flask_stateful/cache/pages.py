@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import typing as t
 
 import msgspec
@@ -43,6 +44,8 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
     #: Names of the request headers that its ``Vary`` lists, where they are not in the key yet. Such a page has nothing
     #: else: it only says where to look.
     vary: tuple[str, ...] = ()
+    #: Part of the keys of those answers that such a page leads to: with it, they are forgotten.
+    mark: str = ""
 
     @property
     def age(self) -> int:
@@ -74,7 +77,7 @@ def page_of(response: Response, *, personal: bool) -> Page:
 
 def signpost(vary: tuple[str, ...]) -> Page:
     """Return what is stored in place of an answer that varies by request headers."""
-    return Page(0, (), b"", clock.now(), vary)
+    return Page(0, (), b"", clock.now(), vary, secrets.token_urlsafe(9))
 
 
 _decoder = msgspec.msgpack.Decoder(Page)

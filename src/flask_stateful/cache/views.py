@@ -127,7 +127,7 @@ class _Making:
         page = self._page(key)
         if isinstance(page, Page) and page.vary and self._made is None:
             self._known = page.vary
-            page = self._page(self._varied_key(key, page.vary))
+            page = self._page(self._varied_key(key, page))
         if self._error is not None:
             raise self._error
         if self._made is not None:
@@ -191,10 +191,11 @@ class _Making:
         vary = self._view.rules.learned(response)
         if set(vary) <= set(self._known):
             return page
+        post = signpost(vary)
         if versions is not None:
             with contextlib.suppress(StoreError):
-                self.runtime.storage.set(self._view.call(self.runtime, self._varied_key(key, vary)), page, versions)
-        return signpost(vary)
+                self.runtime.storage.set(self._view.call(self.runtime, self._varied_key(key, post)), page, versions)
+        return post
 
     def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:
         """Return a function that asks the view again, later, as this request would."""
@@ -212,8 +213,9 @@ class _Making:
         return recompute
 
     @staticmethod
-    def _varied_key(key: str, vary: tuple[str, ...]) -> str:
-        values = canonical([[name, request.headers.get(name)] for name in vary])
+    def _varied_key(key: str, post: Page) -> str:
+        """Return the key of the answer for this request that a signpost leads to."""
+        values = canonical([post.mark, [[name, request.headers.get(name)] for name in post.vary]])
         return f"{key}:{store_key('', 'vary', '', values)}"
 
     def _miss(self, response: Response) -> Response:

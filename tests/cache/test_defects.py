@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import sys
 import threading
 import typing as t
@@ -330,8 +331,6 @@ def test_m22_any_key_works(state: Stateful) -> None:
 
 def test_m23_keys_are_encoded() -> None:
     """M23: what the store is given is plain and short, whatever the key is."""
-    import re
-
     for key in STRANGE:
         assert re.fullmatch(r"shop:[A-Za-z0-9_.:-]{1,190}", store_key("shop", "value", "", canonical(key)))
 
@@ -358,3 +357,16 @@ def test_m25_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect, "signature", lambda *_: pytest.fail("looked again"))
     with app.app_context():
         assert function(1) == function(1, b=2)
+
+
+def test_every_row_has_a_test() -> None:
+    """Each of the measured defects M1 to M25 is named by a test, in its name or in what it says."""
+    texts = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    named = {
+        int(row)
+        for text in texts
+        for row in re.findall(r"(?:\"\"\"|, )M(\d+)(?=[:,])|def test_m(\d+)_", text)
+        for row in row
+        if row
+    }
+    assert named >= set(range(1, 26))

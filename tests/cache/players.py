@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
-from flask import Flask
+from flask import Flask, Response, make_response
 
 from flask_stateful import Stateful
 from flask_stateful.cache import engine
@@ -41,10 +41,13 @@ OWN: t.Final[dict[str, tuple[str, ...]]] = {"plain": (), "red": ("a",), "both": 
 FUNCTIONS: t.Final = {"one": "a", "two": "b"}
 RESULTS: t.Final = [f"{function}/{argument}" for function in FUNCTIONS for argument in (0, 1)]
 
+#: Answers of a cached view with the tag ``a``. The second one varies by a header.
+PAGES: t.Final = ["page/0", "page/1"]
+
 #: A value that is served stale.
 STALE: t.Final = "stale"
 
-KEYS: t.Final = (*OWN, *RESULTS, STALE)
+KEYS: t.Final = (*OWN, *RESULTS, *PAGES, STALE)
 
 #: How long a lease counts here, in seconds: who is killed while computing is to be replaced often.
 LEASE: t.Final = 0.2
@@ -79,6 +82,7 @@ class Player:
         self.state = Stateful()
         self.app = self._make_app()
         self._functions = {name: self._function(name, tag) for name, tag in FUNCTIONS.items()}
+        self._page = self._view()
 
     def _make_app(self) -> Flask:
         app = Flask("players")
@@ -98,6 +102,17 @@ class Player:
 
         function.__qualname__ = name
         return self.state.cache.memoize(ttl=0.3, tags=[tag])(function)
+
+    def _view(self) -> t.Any:
+        @self.app.get("/page/<int:number>")
+        @self.state.cache.view(ttl=0.3, tags=["a"])
+        def page(number: int) -> Response:
+            response = make_response(list(self.compute(f"page/{number}")))
+            if number:
+                response.vary.add("X-Variant")
+            return response
+
+        return page
 
     def begin(self) -> None:
         """Let all threads play until :meth:`end`."""
@@ -128,13 +143,15 @@ class Player:
     def _play(self, number: int) -> None:
         name = f"{self.script.name}/{number}"
         chance = random.Random(f"{self.script.seed}/{name}")
-        moves: list[Callable[[], Operation]] = [self._read, self._compute, self._call, self._invalidate, self._set]
+        moves: list[Callable[[], Operation]] = [
+            *(self._read, self._compute, self._call, self._visit, self._invalidate, self._set)
+        ]
         with self.app.app_context():
             count = 0
             while not self._over.is_set():
                 count += 1
                 _turn.set(_Turn(f"{name}/{count}", chance))
-                (move,) = chance.choices(moves, [20, 30, 30, 12, 8])
+                (move,) = chance.choices(moves, [20, 25, 25, 20, 12, 8])
                 self.notes.write(move())
 
     # What a player does
@@ -167,6 +184,17 @@ class Player:
         name, argument = key.split("/")
         return self._look(key, lambda: self._functions[name](int(argument)))
 
+    def _visit(self) -> Operation:
+        chance = _turn.get().chance
+        key, variant = chance.choice(PAGES), chance.choice("xy")
+
+        def visit() -> t.Any:
+            response = self.app.test_client().get(f"/{key}", headers={"X-Variant": variant})
+            assert response.status_code == 200
+            return response.json
+
+        return self._look(key, visit)
+
     def _look(self, key: str, ask: Callable[[], t.Any]) -> Operation:
         read = self._begin("read", key=key, stale=key == STALE)
         with self._noting(read):
@@ -189,13 +217,15 @@ class Player:
         chance, cache = _turn.get().chance, self.state.cache
         one, tag, function = chance.choice(KEYS), chance.choice("ab"), chance.choice(list(FUNCTIONS))
         tagged = [key for key, tags in OWN.items() if tag in tags] + [r for r in RESULTS if FUNCTIONS[r[:3]] == tag]
+        tagged += PAGES if tag == "a" else []
         what: list[tuple[list[str], Callable[[], None]]] = [
             ([one], lambda: self._forget(one)),
             (tagged, lambda: cache.invalidate_tags(tag)),
             ([key for key in RESULTS if key.startswith(function)], self._functions[function].forget_all),
+            (PAGES, self._page.forget_all),
             (list(KEYS), cache.clear),
         ]
-        ((keys, invalidate),) = chance.choices(what, [6, 3, 1, 1])
+        ((keys, invalidate),) = chance.choices(what, [6, 3, 1, 1, 1])
         made = self._begin("invalidate", truths=self.truth.bump(keys))
         with self._noting(made):
             invalidate()
@@ -205,6 +235,9 @@ class Player:
         if key in RESULTS:
             name, argument = key.split("/")
             self._functions[name].forget(int(argument))
+        elif key in PAGES:
+            with self.app.test_request_context(f"/{key}"):
+                self._page.forget()
         else:
             self.state.cache.delete(key)
 

@@ -20,6 +20,7 @@ from flask_stateful.cache.debts import Debts
 from flask_stateful.cache.engine import Engine, _compute_only
 from flask_stateful.cache.entries import Entry
 from flask_stateful.cache.layer import Held, Layer
+from flask_stateful.cache.pages import Page
 from flask_stateful.cache.storage import CacheStorage, Call
 from flask_stateful.cache.tags import EVERYTHING
 from flask_stateful.epochs import Epochs
@@ -229,6 +230,11 @@ def marks_too_late(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Layer, "put", late)
 
 
+def leaves_variants_behind(patch: pytest.MonkeyPatch) -> None:
+    """It forgets where the variants of a page are, and finds them again."""
+    patch.setattr("flask_stateful.cache.views.signpost", lambda vary: Page(0, (), b"", 0.0, vary))
+
+
 def mixes_keys_up(patch: pytest.MonkeyPatch) -> None:
     """It keeps all values of one's own under one key."""
     patch.setattr("flask_stateful.cache.cache.store_key", lambda namespace, *more: f"{namespace}:cache:one")
@@ -263,6 +269,7 @@ STALENESS = "had ended, of truth"
         (joins_whatever_is_under_way, STALENESS),
         (trusts_its_memory, STALENESS),
         (marks_too_late, STALENESS),
+        (leaves_variants_behind, STALENESS),
         (mixes_keys_up, "asked for"),
         (fails, "KeyError"),
         (lets_the_store_fail, "instead of a value"),

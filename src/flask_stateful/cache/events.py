@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from collections import Counter
 
 from .. import signals
 
@@ -39,6 +38,9 @@ EVENTS: t.Final[dict[str, Signal | None]] = {
 }
 
 
+_cache_hit: t.Final = signals.cache_hit
+
+
 class Events:
     """Counts and tells what happens in the cache of one application.
 
@@ -48,13 +50,13 @@ class Events:
     def __init__(self, app: object) -> None:
         self._app = app
         #: How often each event has happened in this process. Threads may rarely lose one count to another.
-        self.counters = Counter[str](dict.fromkeys(EVENTS, 0))
+        self.counters = dict.fromkeys(EVENTS, 0)
 
     def note_hit(self, name: str) -> None:
         """Count a value that was served from memory, as :meth:`note` does; nothing else happens as often."""
         self.counters["hits_memory"] += 1
-        if signals.cache_hit.receivers:
-            signals.cache_hit.send(self._app, name=name, event="hits_memory")
+        if _cache_hit.receivers:
+            _cache_hit.send(self._app, name=name, event="hits_memory")
 
     def note(self, event: str, name: str) -> None:
         """Count an event, and tell those who listen.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
+from pathlib import Path
 
 import click
 from flask import current_app
@@ -41,6 +43,8 @@ def _problems(wiring: Wiring) -> t.Iterator[str]:
     key = current_app.secret_key
     if isinstance(key, (str, bytes)) and 0 < len(key) < _SHORT_KEY:
         yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
+    if not key:
+        yield from _key_file_problems(Path(current_app.instance_path) / KEY_FILE)
     for name, store in wiring.settings.stores.items():
         try:
             yield from (f"the {name} store: {problem}" for problem in store.check())
@@ -53,6 +57,12 @@ def _problems(wiring: Wiring) -> t.Iterator[str]:
             yield f"the {name} store: {error}"
         if not store.persistent:
             yield f"the {name} store: it lives in memory, each worker has its own and a restart loses it"
+
+
+def _key_file_problems(path: Path) -> t.Iterator[str]:
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            yield f"the key file {path} can be read by other users of this machine: chmod 600 {path}"
 
 
 @state_group.command("purge")

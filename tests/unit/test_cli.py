@@ -119,11 +119,24 @@ def test_check_of_a_shared_store_without_a_key(app: Flask, redis_server: Redis) 
     assert any("set SECRET_KEY to the same secret everywhere" in problem for problem in problems(run(app, "check")))
 
 
+def test_check_of_a_key_file_that_others_can_read(app: Flask, folder: Path) -> None:
+    """A key file that other users can read is a problem, with the command that mends it."""
+    app.config["SECRET_KEY"] = None
+    Stateful(app)
+    run(app, "check")
+    (folder / KEY_FILE).chmod(0o640)
+    (problem,) = problems(run(app, "check"))
+    assert problem.endswith(f"can be read by other users of this machine: chmod 600 {folder / KEY_FILE}")
+    (folder / KEY_FILE).chmod(0o600)
+    assert run(app, "check").exit_code == 0
+
+
 def test_check_of_a_key_file_that_is_damaged(app: Flask, folder: Path) -> None:
     """A key file that holds no key is named by its place."""
     app.config["SECRET_KEY"] = None
     folder.mkdir()
     (folder / KEY_FILE).write_text("short")
+    (folder / KEY_FILE).chmod(0o600)
     Stateful(app)
     [problem] = problems(run(app, "check"))
     assert problem.startswith(f"{folder / KEY_FILE} holds no usable key; remove it,")

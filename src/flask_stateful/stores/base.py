@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import abc
 import math
+import re
 import typing as t
 from datetime import timedelta
 
@@ -42,6 +43,8 @@ from ..errors import StateConflict, StoreError, UnsupportedOperation, ValueTooLa
 Ttl: t.TypeAlias = float | timedelta | None
 
 MAX_KEY_BYTES = 1024
+
+_COUNTER = re.compile(rb"-?[0-9]+")
 
 #: How often a fallback built on :meth:`Store.swap` tries again before it gives up.
 _FALLBACK_TRIES = 100
@@ -177,7 +180,7 @@ class Store(abc.ABC):
 
     def get_many(self, keys: t.Iterable[str]) -> dict[str, bytes]:
         """Return the values of those keys that have one."""
-        found = {key: self.get(key) for key in keys}
+        found = {key: self.get(key) for key in filter(is_key, keys)}
         return {key: value for key, value in found.items() if value is not None}
 
     def set_many(self, values: t.Mapping[str, bytes], ttl: Ttl = None) -> None:
@@ -239,7 +242,9 @@ def parse_counter(value: bytes | None) -> int:
 
     :raises StoreError: if the bytes are not a whole number.
     """
-    try:
-        return int(value) if value is not None else 0
-    except ValueError:
-        raise StoreError("incr() needs a whole number, and this key holds something else") from None
+    if value is None:
+        return 0
+    # int() alone would take blanks and underscores, too, which a server's own counter refuses.
+    if not _COUNTER.fullmatch(value):
+        raise StoreError("incr() needs a whole number, and this key holds something else")
+    return int(value)

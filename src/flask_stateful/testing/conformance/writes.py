@@ -150,7 +150,7 @@ class CounterRules(Suite):
         assert store.incr("key") == 2**53 + 1
         assert store.get("key") == b"%d" % (2**53 + 1)
 
-    @pytest.mark.parametrize("value", [b"", b"value", b"1.5", b"1x", b"\xff"])
+    @pytest.mark.parametrize("value", [b"", b"value", b"1.5", b"1x", b"1_0", b" 1", b"+1", b"\xff"])
     def test_incr_of_something_else_is_an_error(self, store: Store, value: bytes) -> None:
         """Adding to what is no whole number raises StoreError and changes nothing."""
         store.set("key", value)

@@ -70,6 +70,18 @@ def test_hung_computation_holds_nobody_for_longer_than_a_lease(app: Flask, state
         assert hung.result(PATIENCE) == 1
 
 
+@pytest.mark.usefixtures("app")
+def test_refresh_that_fails_leaves_the_old_value(state: Stateful) -> None:
+    """refresh() of a function that raises: the caller gets the error, and others the old result as before."""
+    counted = Counted()
+    function = memoized(state, counted)
+    assert function(1) == {"call": 1}
+    counted.result = ValueError("broken")
+    with pytest.raises(ValueError, match="broken"):
+        function.refresh(1)
+    assert function(1) == {"call": 1}
+
+
 # Stores in trouble
 
 
@@ -118,7 +130,7 @@ def test_wall_clock_that_jumps_changes_no_ttl(state: Stateful, make_app: MakeApp
 
 
 @pytest.mark.usefixtures("app")
-@pytest.mark.parametrize("ttl", [0.5, 60, timedelta(days=60), 31 * DAY, 200 * 365 * DAY, None])
+@pytest.mark.parametrize("ttl", [30.5, 60, timedelta(days=60), 31 * DAY, 200 * 365 * DAY, None])
 def test_any_positive_ttl_works(state: Stateful, ttl: t.Any) -> None:
     """Fractions, timedeltas, more than thirty days, beyond the year 2106, and for ever: one meaning on every store."""
     with FakeClock() as clock:

@@ -51,20 +51,28 @@ class Crew:
     def __init__(self, folder: Path, url: str, memory: int) -> None:
         self._options: dict[str, t.Any] = {"folder": str(folder), "url": url, "memory": memory}
         self._born = 0
-        self._children = [self._bear() for _ in range(PROCESSES)]
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Crew:
+        for _ in range(PROCESSES):
+            self._bear()
         for child in self._children:
             child.begin()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for child in self._children:
+            child.kill()
 
     def _bear(self) -> Child:
         self._born += 1
-        return Child(Script(name=f"p{self._born}", seed=random.getrandbits(32), **self._options))
+        self._children.append(Child(Script(name=f"p{self._born}", seed=random.getrandbits(32), **self._options)))
+        return self._children[-1]
 
-    def replace(self, number: int) -> None:
-        """Kill one, and put another in its place."""
-        successor = self._bear()
-        successor.begin()
-        self._children[number].kill()
-        self._children[number] = successor
+    def replace(self) -> None:
+        """Kill the one that has played for longest, and put another in its place."""
+        self._bear().begin()
+        self._children.pop(0).kill()
 
     def play(self, trouble: Callable[[], None]) -> None:
         """Make trouble again and again, and let everybody come to the end in peace."""
@@ -96,9 +104,8 @@ def assert_nothing_is_wrong(folder: Path, *, lag: float = 0.0) -> Summary:
 @pytest.mark.parametrize("memory", [MEMORY, 0], ids=["memory", "no-memory"])
 def test_nothing_stale_while_processes_are_killed(tmp_path: Path, memory: int) -> None:
     """S2: on SQLite nobody is served what was invalidated, though processes die in the middle of everything."""
-    crew = Crew(tmp_path, f"sqlite:///{tmp_path / 'cache.sqlite3'}", memory)
-    victims = itertools.cycle(range(PROCESSES))
-    crew.play(lambda: crew.replace(next(victims)))
+    with Crew(tmp_path, f"sqlite:///{tmp_path / 'cache.sqlite3'}", memory) as crew:
+        crew.play(crew.replace)
     assert assert_nothing_is_wrong(tmp_path).processes > PROCESSES
 
 
@@ -109,13 +116,13 @@ def test_nothing_stale_while_the_server_is_killed(
 ) -> None:
     """S2: on Redis and Valkey nobody is served what was invalidated, though the server is killed and comes back."""
     server = launch(kind, "--appendonly", "yes", "--appendfsync", "always", "--save", "")
-    crew = Crew(tmp_path, server.url, memory)
 
     def crash() -> None:
         server.kill()
         server.start()
 
-    crew.play(crash)
+    with Crew(tmp_path, server.url, memory) as crew:
+        crew.play(crash)
     assert assert_nothing_is_wrong(tmp_path, lag=LAG if memory else 0).failed > 0
 
 
@@ -237,7 +244,7 @@ def leaves_variants_behind(patch: pytest.MonkeyPatch) -> None:
 
 def mixes_keys_up(patch: pytest.MonkeyPatch) -> None:
     """It keeps all values of one's own under one key."""
-    patch.setattr("flask_stateful.cache.cache.store_key", lambda namespace, *more: f"{namespace}:cache:one")
+    patch.setattr("flask_stateful.cache.cache._key_of", lambda runtime, key: "players:cache:one")
 
 
 def fails(patch: pytest.MonkeyPatch) -> None:

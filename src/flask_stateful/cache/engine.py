@@ -174,8 +174,11 @@ class Engine:
             yield Pause(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    def _compute(self, call: Call, versions: Mapping[str, bytes], *, replaces: bytes) -> Plan:
-        """Compute and write the value in place of a lease; if something else lies there by now, do not write."""
+    def _compute(self, call: Call, versions: Mapping[str, bytes], *, replaces: bytes, refreshing: bool = False) -> Plan:
+        """Compute and write the value in place of a lease; if something else lies there by now, do not write.
+
+        :param refreshing: whether it is in place of a value, which stays if computing fails.
+        """
         began = clock.monotonic()
         outcome: Outcome = yield COMPUTE
         written = False
@@ -189,7 +192,7 @@ class Engine:
             written = self._write(_as_computed(call, outcome), value, versions, cost=cost, replaces=replaces)
             return value
         finally:
-            if not written:
+            if not written and not (refreshing and outcome.error is not None):
                 self._give_up(call.key, replaces)
 
     def _write(
@@ -258,16 +261,18 @@ class Engine:
     def replace(self, call: Call) -> Plan:
         """Return the plan for computing a value anew, though there is one that counts.
 
-        The old one is served meanwhile. If it is forgotten or replaced before the new one is there, that is not kept.
+        The old one is served meanwhile, and stays if computing fails. If it is forgotten or replaced before the new one
+        is there, that is not kept.
 
         :raises StoreError: if the store fails before the value is computed.
         """
         versions = self.storage.tags.read((EVERYTHING, *call.tags))
-        replaces = self.storage.store.get(call.key)
-        if replaces is None:
-            replaces = to_bytes(new_lease())
-            self.storage.store.add(call.key, replaces, LEASE)
-        return (yield from self._compute(call, versions, replaces=replaces))
+        old = self.storage.store.get(call.key)
+        if old is not None:
+            return (yield from self._compute(call, versions, replaces=old, refreshing=True))
+        leased = to_bytes(new_lease())
+        self.storage.store.add(call.key, leased, LEASE)
+        return (yield from self._compute(call, versions, replaces=leased))
 
     def _without_store(self, call: Call, owner: object) -> Plan:
         """Serve a stale value to a call that takes one, else compute and keep nothing."""

@@ -197,7 +197,7 @@ def test_applications_share_no_keys(make_app: MakeApp, open_again: Callable[[], 
 # Processes that fork
 
 FORK = """
-    import os, sys, threading
+    import os, signal, sys, threading
     from flask import Flask
     from flask_stateful import Stateful
 
@@ -223,6 +223,7 @@ FORK = """
     child = os.fork()
     with app.app_context():
         if child == 0:
+            signal.alarm(60)  # should it hang, nobody else would end it
             assert cache.get("key") == "old"
             assert cache.get_or_set("other", lambda: "by the child") == "by the child"
             cache.set("key", "new")

@@ -24,9 +24,9 @@ from pymemcache.client.hash import HashClient
 from flask_stateful import Stateful, clock
 from flask_stateful.errors import ConfigError, StateConflict, StoreError, StoreUnavailable, ValueTooLarge
 from flask_stateful.stores import open_store
-from flask_stateful.stores._memcached_entry import OVERHEAD, Entry, encode_key
-from flask_stateful.stores._memcached_server import Server, change
 from flask_stateful.stores.memcached import MemcachedStore
+from flask_stateful.stores.memcached.entry import OVERHEAD, Entry, encode_key
+from flask_stateful.stores.memcached.server import Server, change
 from flask_stateful.testing import FakeClock
 from tests.services import Launch, Memcached, free_port
 from tests.stores.proxy import Proxy

@@ -13,8 +13,8 @@ from pymemcache import exceptions
 from pymemcache.client.base import PooledClient
 
 from flask_stateful.errors import StoreError, StoreUnavailable, ValueTooLarge
-from flask_stateful.stores._memcached_link import explain
 from flask_stateful.stores.memcached import MemcachedStore
+from flask_stateful.stores.memcached.link import explain
 from flask_stateful.testing.conformance.crowd import in_processes
 from tests.services import Launch, Memcached, Redis
 from tests.stores.proxy import Proxy
@@ -401,7 +401,7 @@ KINDS: dict[type[Exception], type[StoreError]] = {
 def test_every_exception_of_the_library_is_mapped() -> None:
     """Each exception class of pymemcache says "not now" or "not so"; a new one has to be put in place."""
     defined = {kind for kind in vars(exceptions).values() if isinstance(kind, type)}
-    assert defined <= KINDS.keys(), "decide in _memcached_link.py what they mean, and name them here"
+    assert defined <= KINDS.keys(), "decide in memcached/link.py what they mean, and name them here"
     for kind, ours in KINDS.items():
         found = explain(kind("text of the library"))
         assert type(found) is ours, kind.__name__

@@ -525,7 +525,7 @@ def test_either_library_will_do(missing: str, server: Redis, monkeypatch: pytest
 
 def test_works_without_hiredis(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where hiredis is missing, commands go through the client; still nothing is sent twice."""
-    monkeypatch.setitem(sys.modules, "flask_stateful.stores._redis_wire", None)
+    monkeypatch.setitem(sys.modules, "flask_stateful.stores.redis.wire", None)
     with Proxy(server.port) as proxy:
         store = RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", timeout=PATIENT)
         store.set("a", b"1")

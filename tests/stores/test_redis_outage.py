@@ -12,8 +12,8 @@ import redis.cluster
 import redis.sentinel
 
 from flask_stateful.errors import StoreError, StoreUnavailable
-from flask_stateful.stores._redis_client import NotUnderstood, explain
 from flask_stateful.stores.redis import RedisStore
+from flask_stateful.stores.redis.client import NotUnderstood, explain
 from flask_stateful.testing.conformance.crowd import in_processes
 from tests.services import Launch, Redis, Valkey
 from tests.stores.proxy import Proxy
@@ -496,7 +496,7 @@ def test_every_exception_of_the_libraries_is_mapped(package: str) -> None:
     kinds = exceptions_of(package)
     assert len(kinds) > 25
     unknown = {kind.__name__ for kind in kinds} - UNAVAILABLE - REFUSED
-    assert unknown == set(), "decide in _redis_client.py what they mean, and name them here"
+    assert unknown == set(), "decide in redis/client.py what they mean, and name them here"
     for kind in kinds:
         error = kind.__new__(kind, "text of the library")
         found = explain(error)

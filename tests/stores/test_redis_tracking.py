@@ -20,10 +20,10 @@ import valkey as valkey_py
 from flask_stateful import clock
 from flask_stateful.epochs import Epochs, Marks, slot_of
 from flask_stateful.errors import StoreError
-from flask_stateful.stores import _redis_tracking
-from flask_stateful.stores._redis_tracking import TrackedEpochs
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.redis import RedisStore
+from flask_stateful.stores.redis import tracking as redis_tracking
+from flask_stateful.stores.redis.tracking import TrackedEpochs
 from flask_stateful.testing import FakeClock
 from flask_stateful.testing.conformance.crowd import in_processes
 from tests.services import Launch, Redis, Valkey, free_port
@@ -289,7 +289,7 @@ def test_close_wakes_a_listener_that_waits() -> None:
 
 def test_close_does_not_wait_for_one_that_cannot_be_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed epochs are trusted no more, also while their listener hangs in the library."""
-    monkeypatch.setattr(_redis_tracking, "ANSWER", 0.01)
+    monkeypatch.setattr(redis_tracking, "ANSWER", 0.01)
     connection = _Hesitant()
     connection.confirms.set()
     monkeypatch.setattr(socket.socket, "shutdown", lambda sock, how: None)

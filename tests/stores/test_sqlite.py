@@ -22,10 +22,12 @@ import pytest
 
 from flask_stateful import clock
 from flask_stateful.errors import StoreError, StoreUnavailable, ValueTooLarge
-from flask_stateful.stores import _sqlite_file, _sqlite_maintenance, _sqlite_purge, _writer_lock
 from flask_stateful.stores import sqlite as sqlite_module
-from flask_stateful.stores._sqlite_errors import store_error
-from flask_stateful.stores.sqlite import SQLiteStore
+from flask_stateful.stores.sqlite import SQLiteStore, writer_lock
+from flask_stateful.stores.sqlite import file as sqlite_file
+from flask_stateful.stores.sqlite import maintenance as sqlite_maintenance
+from flask_stateful.stores.sqlite import purge as sqlite_purge
+from flask_stateful.stores.sqlite.errors import store_error
 from flask_stateful.testing import FakeClock, StoreConformance
 
 WORKER = Path(__file__).with_name("sqlite_worker.py")
@@ -177,8 +179,8 @@ class TestContractWithoutFlock(TestContract):
 
     @pytest.fixture(autouse=True)
     def _no_flock(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_writer_lock, "try_lock", lambda descriptor: True)
-        monkeypatch.setattr(_writer_lock, "unlock", lambda descriptor: None)
+        monkeypatch.setattr(writer_lock, "try_lock", lambda descriptor: True)
+        monkeypatch.setattr(writer_lock, "unlock", lambda descriptor: None)
 
 
 class TestMaking:
@@ -250,8 +252,8 @@ class TestMaking:
         """The header carries our application id and the layout's number."""
         store.get("key")
         header = path.read_bytes()[:72]
-        assert int.from_bytes(header[68:72], "big") == _sqlite_file.APPLICATION_ID
-        assert int.from_bytes(header[60:64], "big") == _sqlite_file.LAYOUT
+        assert int.from_bytes(header[68:72], "big") == sqlite_file.APPLICATION_ID
+        assert int.from_bytes(header[60:64], "big") == sqlite_file.LAYOUT
 
     def test_file_is_made_in_turn(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """While the file is made nobody else has it open: closing what made it would drop their locks."""
@@ -259,10 +261,10 @@ class TestMaking:
 
         def create(name: str) -> None:
             with open(f"{path}-lock", "rb") as lock:
-                free.append(_writer_lock.try_lock(lock.fileno()))
-            _writer_lock.create_private(name)
+                free.append(writer_lock.try_lock(lock.fileno()))
+            writer_lock.create_private(name)
 
-        monkeypatch.setattr(_sqlite_file, "create_private", create)
+        monkeypatch.setattr(sqlite_file, "create_private", create)
         store.set("key", b"x")
         assert free == [False]
 
@@ -335,7 +337,7 @@ def newer_layout(path: Path) -> None:
     store.set("key", b"x")
     store.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {_sqlite_file.LAYOUT + 1}")
+        connection.execute(f"PRAGMA user_version = {sqlite_file.LAYOUT + 1}")
 
 
 def damaged_header(path: Path) -> None:
@@ -603,7 +605,7 @@ class TestTakingTurns:
             raise OSError(errno.ENOLCK, "No locks available")
 
         with monkeypatch.context() as patch:
-            patch.setattr(_writer_lock, "try_lock", refuse)
+            patch.setattr(writer_lock, "try_lock", refuse)
             with pytest.raises(StoreError, match="move it to a local disk"):
                 store.set("key", b"x")
         store.set("key", b"x")
@@ -613,14 +615,14 @@ class TestTakingTurns:
         self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A signal's exception between taking the lock and writing leaves it free for other processes."""
-        take = _writer_lock.try_lock
+        take = writer_lock.try_lock
 
         def interrupt(descriptor: int) -> t.NoReturn:
             take(descriptor)
             raise KeyboardInterrupt
 
         store.get("key")
-        monkeypatch.setattr(_writer_lock, "try_lock", interrupt)
+        monkeypatch.setattr(writer_lock, "try_lock", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.set("key", b"x")
         with open(f"{path}-lock", "rb") as other:
@@ -812,7 +814,7 @@ class TestBuckets:
     def bucket(self, path: Path, key: str = "key") -> int:
         """Return the bucket of a row, in seconds from now."""
         ((bucket,),) = rows(path, f"SELECT bucket FROM entries WHERE key = '{key}'")
-        return bucket * _sqlite_purge.BUCKET_SECONDS - int(clock.now())
+        return bucket * sqlite_purge.BUCKET_SECONDS - int(clock.now())
 
     def test_renewal_leaves_the_bucket(self, path: Path, store: SQLiteStore) -> None:
         """A row that is to live longer stays in its bucket, whatever call renews it."""
@@ -860,7 +862,7 @@ class TestBuckets:
             store.touch("for ever")
             fake.advance(1200)
             with store._lent() as connection:
-                purge = _sqlite_purge.Purge(store._file.writer)
+                purge = sqlite_purge.Purge(store._file.writer)
                 assert [purge.batch(connection, clock.now()) for _ in range(2)] == [2, 0]
             assert purge.tell() == 0
             assert self.bucket(path) == 4800
@@ -904,7 +906,7 @@ class TestBuckets:
             fake.advance(3600)
             before = clock.install(slow)
             try:
-                purge = _sqlite_purge.Purge(store._file.writer)
+                purge = sqlite_purge.Purge(store._file.writer)
                 with store._lent() as connection:
                     sizes = [purge.batch(connection, fake.now()) for _ in range(5)]
                     slow.step = 0.02
@@ -941,7 +943,7 @@ class TestBuckets:
     def test_purge_searches(self, store: SQLiteStore) -> None:
         """A purge finds what is due by the index over the buckets."""
         with store._lent() as connection:
-            plan = connection.execute(f"EXPLAIN QUERY PLAN {_sqlite_purge._DUE}", (1, 1, 1, 1)).fetchall()
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sqlite_purge._DUE}", (1, 1, 1, 1)).fetchall()
         assert [step[3] for step in plan] == ["SEARCH entries USING INDEX entries_bucket (bucket<?)"]
 
 
@@ -958,7 +960,7 @@ class TestMaintenance:
 
     def test_many_writes_are_carried_over(self, path: Path, store: SQLiteStore, fake: FakeClock) -> None:
         """Many writes are carried over while no time passes at all."""
-        for number in range(_sqlite_maintenance._PAGES_A_ROUND):
+        for number in range(sqlite_maintenance._PAGES_A_ROUND):
             store.set(f"key:{number}", b"x")
         assert until(lambda: carried_over(path) > 0)
 
@@ -966,11 +968,11 @@ class TestMaintenance:
         self, path: Path, make: t.Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch, fake: FakeClock
     ) -> None:
         """A purge carries over what it writes again and again, so that it does not make the log long by itself."""
-        rows_a_round = _sqlite_maintenance._ROWS_A_ROUND
+        rows_a_round = sqlite_maintenance._ROWS_A_ROUND
         with contextlib.closing(make()) as filled:
             filled.set_many({f"key:{number}": b"x" for number in range(3 * rows_a_round)}, 60)
         fake.advance(60)
-        store, checkpoint = make(), _sqlite_maintenance._checkpoint
+        store, checkpoint = make(), sqlite_maintenance._checkpoint
         left: list[int] = []
 
         def count(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -978,7 +980,7 @@ class TestMaintenance:
             left.append(carried_over(path))
             return done
 
-        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", count)
+        monkeypatch.setattr(sqlite_maintenance, "_checkpoint", count)
         assert store.purge_expired() == 3 * rows_a_round
         assert left[-1] == 0
         assert max(before - after for before, after in itertools.pairwise([3 * rows_a_round, *left])) < 2 * rows_a_round
@@ -993,7 +995,7 @@ class TestMaintenance:
         self, path: Path, store: SQLiteStore, fake: FakeClock
     ) -> None:
         """A single write has everything removed that has expired, in as many rounds as it takes."""
-        count = 2 * _sqlite_maintenance._ROWS_A_ROUND + 1
+        count = 2 * sqlite_maintenance._ROWS_A_ROUND + 1
         store.set_many({f"key:{number}": b"x" for number in range(count)}, 60)
         fake.advance(3600)
         store.set("alive", b"x")
@@ -1053,7 +1055,7 @@ class TestMaintenance:
             assert carried_over(path) == 2
         finally:
             clock.install(before)
-        assert set(waits) == {None, _sqlite_maintenance._QUIET_SECONDS}
+        assert set(waits) == {None, sqlite_maintenance._QUIET_SECONDS}
 
     def test_dropped_store_ends_its_thread(self, path: Path) -> None:
         """A store that is dropped without being closed is freed, and its thread ends."""
@@ -1070,19 +1072,19 @@ class TestMaintenance:
         self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock
     ) -> None:
         """A log over its ceiling is copied while others write, and once more while nobody may; then it starts over."""
-        monkeypatch.setattr(_sqlite_maintenance, "_LOG_CEILING", 100)
-        checkpoint = _sqlite_maintenance._checkpoint
+        monkeypatch.setattr(sqlite_maintenance, "_LOG_CEILING", 100)
+        checkpoint = sqlite_maintenance._checkpoint
         others_may_write: list[bool] = []
         with open(f"{path}-lock", "a") as lock:
 
             def watch(connection: sqlite3.Connection) -> tuple[int, int]:
-                free = _writer_lock.try_lock(lock.fileno())
+                free = writer_lock.try_lock(lock.fileno())
                 others_may_write.append(free)
                 if free:
-                    _writer_lock.unlock(lock.fileno())
+                    writer_lock.unlock(lock.fileno())
                 return checkpoint(connection)
 
-            monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", watch)
+            monkeypatch.setattr(sqlite_maintenance, "_checkpoint", watch)
             for number in range(200):
                 store.set(f"key:{number}", b"x")
             store._maintenance.round()
@@ -1093,15 +1095,15 @@ class TestMaintenance:
     @pytest.mark.parametrize(
         ("appended", "prices"),
         [
-            (_sqlite_maintenance._MANY_PAGES, [0, 0]),
-            (_sqlite_maintenance._MANY_PAGES + 1, [0, 0, _sqlite_maintenance._MOST_BRAKE]),
+            (sqlite_maintenance._MANY_PAGES, [0, 0]),
+            (sqlite_maintenance._MANY_PAGES + 1, [0, 0, sqlite_maintenance._MOST_BRAKE]),
         ],
     )
     def test_brake(
         self, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock, appended: int, prices: list[float]
     ) -> None:
         """Where copying the log cannot keep up with the writers, they take their time during one more copy."""
-        ceiling = _sqlite_maintenance._LOG_CEILING
+        ceiling = sqlite_maintenance._LOG_CEILING
         logs = iter([ceiling + 1, ceiling + 1 + appended, 0, 0])
         found: list[float] = []
 
@@ -1113,7 +1115,7 @@ class TestMaintenance:
             return next(logs), 0
 
         store.set("key", b"x")
-        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", write_amid)
+        monkeypatch.setattr(sqlite_maintenance, "_checkpoint", write_amid)
         store._maintenance.round()
         monkeypatch.undo()
         assert found == pytest.approx(prices)
@@ -1123,14 +1125,14 @@ class TestMaintenance:
     ) -> None:
         """Of failures in a row the first is logged, without a value; the work is tried again and done."""
         store.set("secret key", b"secret value")
-        maintenance, checkpoint = store._maintenance, _sqlite_maintenance._checkpoint
+        maintenance, checkpoint = store._maintenance, sqlite_maintenance._checkpoint
 
         def fail(connection: sqlite3.Connection) -> t.NoReturn:
             raise sqlite3.OperationalError("disk I/O error")
 
         with caplog.at_level(logging.WARNING, "flask_stateful"):
             for checkpoints in (fail, fail, checkpoint, fail):
-                monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", checkpoints)
+                monkeypatch.setattr(sqlite_maintenance, "_checkpoint", checkpoints)
                 maintenance.round()
                 assert maintenance.is_due() == (checkpoints is fail)
             monkeypatch.undo()
@@ -1143,7 +1145,7 @@ class TestMaintenance:
     ) -> None:
         """A round that fails, in whatever way, does not end the thread."""
         failed = threading.Event()
-        monkeypatch.setattr(_sqlite_maintenance, "_checkpoint", lambda connection: failed.set() or 1 / 0)
+        monkeypatch.setattr(sqlite_maintenance, "_checkpoint", lambda connection: failed.set() or 1 / 0)
         store.set("key", b"x")
         assert until(lambda: fake.advance(5) or failed.is_set())
         monkeypatch.undo()
@@ -1200,15 +1202,15 @@ class TestCheck:
 
     def test_network(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file on a network file system is named."""
-        monkeypatch.setattr(_sqlite_file, "filesystem_of", lambda path: "nfs4")
+        monkeypatch.setattr(sqlite_file, "filesystem_of", lambda path: "nfs4")
         (problem,) = store.check()
         assert f"{path} lies on a network file system (nfs4)" in problem
 
     def test_no_log(self, path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fake: FakeClock) -> None:
         """Where SQLite cannot keep a log the store works, and a check says so."""
-        connect = _sqlite_file.DatabaseFile._connect
+        connect = sqlite_file.DatabaseFile._connect
         monkeypatch.setattr(
-            _sqlite_file.DatabaseFile, "_connect", lambda file, options: connect(file, f"{options}&vfs=unix-dotfile")
+            sqlite_file.DatabaseFile, "_connect", lambda file, options: connect(file, f"{options}&vfs=unix-dotfile")
         )
         store.set("key", b"x")
         assert store.get("key") == b"x"
@@ -1219,13 +1221,13 @@ class TestCheck:
     def test_long_log(self, path: Path, store: SQLiteStore) -> None:
         """A log that has become very long is named, with what may be the cause."""
         store.set("key", b"x")
-        os.truncate(f"{path}-wal", 9 * _sqlite_file.LOG_KEPT_BYTES)
+        os.truncate(f"{path}-wal", 9 * sqlite_file.LOG_KEPT_BYTES)
         (problem,) = store.check()
         assert f"{path}-wal has grown to 288 MiB" in problem
 
     @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="the kernel does not tell")
     def test_filesystem_is_found(self, tmp_path: Path) -> None:
         """The type of a file system is that of the innermost mount."""
-        assert _sqlite_file.filesystem_of("/proc/self") == "proc"
+        assert sqlite_file.filesystem_of("/proc/self") == "proc"
         kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True).stdout.strip()
-        assert str(_sqlite_file.filesystem_of(str(tmp_path))).startswith(kind[:3])
+        assert str(sqlite_file.filesystem_of(str(tmp_path))).startswith(kind[:3])

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from flask import has_request_context, request
 
 from .. import clock
-from ..stores._forks import tell_of_forks
+from ..stores.forks import tell_of_forks
 from ..unit import Unit
 from .background import Background
 from .engine import Engine

@@ -10,8 +10,8 @@ from collections import deque
 from .. import clock
 from ..epochs import Epochs, LocalEpochs
 from ..errors import StoreError
-from ._forks import tell_of_forks
 from .base import Store, Ttl, parse_counter, require_key, ttl_seconds
+from .forks import tell_of_forks
 
 #: How many keys each write looks at to find dead ones. With 2 it takes n / 2 writes to go around n keys, so no more
 #: than half of them are dead as long as keys die no faster than they are written.

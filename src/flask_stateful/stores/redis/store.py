@@ -9,13 +9,13 @@ import typing as t
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 
-from .. import clock
-from ..epochs import Epochs, NoEpochs
-from ..errors import ConfigError, StoreError, StoreUnavailable
-from ._redis_client import Argument, ClientLink, NotUnderstood, require_bytes
-from ._redis_tracking import TrackedEpochs, connector
-from ._redis_url import open_link
-from .base import Store, Ttl, is_key, require_key, ttl_seconds
+from ... import clock
+from ...epochs import Epochs, NoEpochs
+from ...errors import ConfigError, StoreError, StoreUnavailable
+from ..base import Store, Ttl, is_key, require_key, ttl_seconds
+from .client import Argument, ClientLink, NotUnderstood, require_bytes
+from .tracking import TrackedEpochs, connector
+from .url import open_link
 
 #: The longest ttl, in milliseconds: some 285,000 years. Longer ones overflow in the server.
 _MAX_TTL = 2**53

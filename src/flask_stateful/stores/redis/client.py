@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
-from ..errors import ConfigError, StateError, StoreError, StoreUnavailable
+from ...errors import ConfigError, StateError, StoreError, StoreUnavailable
 
 Argument: t.TypeAlias = str | bytes | int
 

@@ -9,8 +9,8 @@ import typing as t
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from ..errors import ConfigError
-from ._redis_client import ClientLink, ClusterLink, require_bytes
+from ...errors import ConfigError
+from .client import ClientLink, ClusterLink, require_bytes
 
 _FORMS = {
     "": "redis://[[user]:password@]host[:port][/database], or rediss://... for TLS",
@@ -170,7 +170,7 @@ def _link(client: t.Any, *others: t.Any) -> ClientLink:
             opened.connection_pool.disconnect()
 
     try:
-        from ._redis_wire import WireLink
+        from .wire import WireLink
     except ImportError:  # hiredis is missing
         return ClientLink(client, close)
     return WireLink(client, close)

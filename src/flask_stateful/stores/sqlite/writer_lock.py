@@ -12,10 +12,10 @@ import os
 import sys
 import threading
 
-from .. import clock
-from ..errors import StoreUnavailable
-from ._forks import tell_of_forks
-from ._sqlite_errors import store_error
+from ... import clock
+from ...errors import StoreUnavailable
+from ..forks import tell_of_forks
+from .errors import store_error
 
 #: Whoever finds the lock taken tries so often at once, about as long as one write takes (30 µs), before it pauses.
 _TRIES = 20

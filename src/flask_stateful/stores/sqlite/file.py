@@ -12,9 +12,9 @@ import pathlib
 import sqlite3
 import typing as t
 
-from ..errors import StoreError
-from ._sqlite_errors import store_error
-from ._writer_lock import WriterLock, create_private
+from ...errors import StoreError
+from .errors import store_error
+from .writer_lock import WriterLock, create_private
 
 Durability: t.TypeAlias = t.Literal["normal", "full"]
 

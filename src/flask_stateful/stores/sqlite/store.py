@@ -9,16 +9,16 @@ import os
 import sqlite3
 import typing as t
 
-from .. import clock
-from ..epochs import Epochs, FileEpochs
-from ._sqlite_connections import Connections
-from ._sqlite_errors import store_error
-from ._sqlite_file import DatabaseFile, Durability
-from ._sqlite_maintenance import Maintenance
-from ._sqlite_purge import bucket_of
-from .base import Store, Ttl, is_key, parse_counter, require_key, ttl_seconds
+from ... import clock
+from ...epochs import Epochs, FileEpochs
+from ..base import Store, Ttl, is_key, parse_counter, require_key, ttl_seconds
+from .connections import Connections
+from .errors import store_error
+from .file import DatabaseFile, Durability
+from .maintenance import Maintenance
+from .purge import bucket_of
 
-# An update writes the bucket, and with it an index, only if it has to (see _sqlite_purge). So there are two statements:
+# An update writes the bucket, and with it an index, only if it has to (see purge). So there are two statements:
 # one that leaves the bucket and finds nothing to update where the row must be looked at earlier, and one that moves it.
 
 _INSERT = (

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 import typing as t
 
-from ..errors import StoreError, StoreUnavailable, ValueTooLarge
+from ...errors import StoreError, StoreUnavailable, ValueTooLarge
 
 
 class _Kind(t.NamedTuple):

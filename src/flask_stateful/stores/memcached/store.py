@@ -6,13 +6,13 @@ import re
 import typing as t
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..errors import ConfigError, StoreError
-from ._memcached_entry import OVERHEAD, Entry, encode_key
-from .base import Store, Ttl, is_key, parse_counter, require_key, ttl_seconds
+from ...errors import ConfigError, StoreError
+from ..base import Store, Ttl, is_key, parse_counter, require_key, ttl_seconds
+from .entry import OVERHEAD, Entry, encode_key
 
 try:
-    from ._memcached_link import Connection, OwnLink
-    from ._memcached_server import USUAL_ITEM, Server, change, divide
+    from .link import Connection, OwnLink
+    from .server import USUAL_ITEM, Server, change, divide
 except ImportError as missing:
     raise ConfigError('Memcached needs pymemcache: pip install "Flask-Stateful[memcached]"') from missing
 

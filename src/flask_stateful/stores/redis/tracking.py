@@ -29,11 +29,11 @@ import typing as t
 import weakref
 from collections.abc import Callable, Iterable
 
-from .. import clock
-from ..epochs import ANY, SLOTS, Epochs, Marks, slot_of, slot_of_encoded
-from ..errors import StoreError, StoreUnavailable
-from ._forks import tell_of_forks
-from ._redis_client import Argument, ClientLink, failures
+from ... import clock
+from ...epochs import ANY, SLOTS, Epochs, Marks, slot_of, slot_of_encoded
+from ...errors import StoreError, StoreUnavailable
+from ..forks import tell_of_forks
+from .client import Argument, ClientLink, failures
 
 P = t.ParamSpec("P")
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from pymemcache.client.rendezvous import RendezvousHash  # type: ignore[import-untyped]
 
-from .. import clock
-from ..errors import StateConflict, StoreError, StoreUnavailable, ValueTooLarge
-from ._memcached_entry import OVERHEAD, Entry
-from ._memcached_link import Connection, GivenLink, Link
+from ... import clock
+from ...errors import StateConflict, StoreError, StoreUnavailable, ValueTooLarge
+from .entry import OVERHEAD, Entry
+from .link import Connection, GivenLink, Link
 
 T = t.TypeVar("T")
 

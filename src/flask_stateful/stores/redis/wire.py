@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import hiredis
 
-from ._polling import poller
-from ._redis_client import Argument, ClientLink, failures, require_replies
+from ..polling import poller
+from .client import Argument, ClientLink, failures, require_replies
 
 _READ_SIZE = 65_536
 

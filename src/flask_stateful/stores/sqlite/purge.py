@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from .. import clock
-from ._writer_lock import WriterLock
+from ... import clock
+from .writer_lock import WriterLock
 
 BUCKET_SECONDS = 60
 #: The bucket of what never expires; the largest whole number that a float holds exactly.

@@ -10,9 +10,9 @@ import sqlite3
 import threading
 import typing as t
 
-from .. import clock
-from ..errors import StoreError, StoreUnavailable
-from ._forks import tell_of_forks
+from ... import clock
+from ...errors import StoreError, StoreUnavailable
+from ..forks import tell_of_forks
 
 #: Seconds that a fork waits for calls of other threads to end.
 _FORK_PATIENCE = 5.0

@@ -1,5 +1,7 @@
 """The way to one Memcached server through pymemcache, and what its failures mean."""
 
+# ruff: noqa: D102 (the methods that lack a text are another library's)
+
 from __future__ import annotations
 
 import os
@@ -17,8 +19,8 @@ from pymemcache.exceptions import (  # type: ignore[import-untyped]
     MemcacheUnknownError,
 )
 
-from ..errors import ConfigError, StateError, StoreError, StoreUnavailable, ValueTooLarge
-from ._polling import poller
+from ...errors import ConfigError, StateError, StoreError, StoreUnavailable, ValueTooLarge
+from ..polling import poller
 
 T = t.TypeVar("T")
 

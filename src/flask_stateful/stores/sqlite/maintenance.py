@@ -11,11 +11,11 @@ import sqlite3
 import threading
 import weakref
 
-from .. import clock
-from ._forks import tell_of_forks
-from ._sqlite_connections import Connections
-from ._sqlite_file import DatabaseFile
-from ._sqlite_purge import Purge
+from ... import clock
+from ..forks import tell_of_forks
+from .connections import Connections
+from .file import DatabaseFile
+from .purge import Purge
 
 _log = logging.getLogger("flask_stateful")
 

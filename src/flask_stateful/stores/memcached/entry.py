@@ -9,7 +9,7 @@ import struct
 import typing as t
 from urllib.parse import quote
 
-from .. import clock
+from ... import clock
 
 #: The longest key that the server takes, in bytes.
 _MAX_KEY = 250

@@ -1,0 +1,5 @@
+"""The store in Memcached."""
+
+from .store import MemcachedStore
+
+__all__ = ["MemcachedStore"]

@@ -1,0 +1,5 @@
+"""The embedded store."""
+
+from .store import SQLiteStore
+
+__all__ = ["SQLiteStore"]

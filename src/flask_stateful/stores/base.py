@@ -180,7 +180,7 @@ class Store(abc.ABC):
 
     def get_many(self, keys: t.Iterable[str]) -> dict[str, bytes]:
         """Return the values of those keys that have one."""
-        found = {key: self.get(key) for key in filter(is_key, keys)}
+        found = {key: self.get(key) for key in keys}
         return {key: value for key, value in found.items() if value is not None}
 
     def set_many(self, values: t.Mapping[str, bytes], ttl: Ttl = None) -> None:

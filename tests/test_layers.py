@@ -48,6 +48,9 @@ FLOORS = {
 #: Up to this floor, nothing knows of Flask.
 WITHOUT_FLASK = 2
 
+#: What every store may know, besides its own folder.
+SHARED_BY_STORES = {"base", "forks", "polling"}
+
 #: Of these, importing the package imports nothing, even when they are installed.
 OPTIONAL = {
     "flask_login",
@@ -126,7 +129,7 @@ def faults_of(edges: t.Iterable[Edge]) -> list[str]:
         if here != there and FLOORS[there] >= FLOORS[here]:
             faults.append(f"{where}: floor {FLOORS[here]} may not know floor {FLOORS[there]}")
         if here == there == "stores" and is_sideways(edge):
-            faults.append(f"{where}: a store may know base and private helpers, no other store")
+            faults.append(f"{where}: a store may know {', '.join(sorted(SHARED_BY_STORES))}, and no other store")
     return faults
 
 
@@ -134,8 +137,11 @@ def is_sideways(edge: Edge) -> bool:
     """Tell whether one store imports another; stores/__init__ may, inside a function."""
     if edge.importer == f"{PACKAGE}.stores":
         return not edge.lazy and edge.imported != f"{PACKAGE}.stores.base"
-    name = edge.imported.removeprefix(f"{PACKAGE}.stores").removeprefix(".").split(".")[0]
-    return name not in ("base", "") and not name.startswith("_")
+    here, there = (
+        module.removeprefix(f"{PACKAGE}.stores").removeprefix(".").split(".")[0]
+        for module in (edge.importer, edge.imported)
+    )
+    return there not in ("", here) and there not in SHARED_BY_STORES
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -176,8 +182,8 @@ def test_testing_is_imported_by_nobody(edges: list[Edge]) -> None:
         pytest.param("stores.base", "from ..unit import Unit", id="upwards"),
         pytest.param("errors", "from . import clock", id="sideways"),
         pytest.param("sealing", "import flask_stateful.serialization", id="sideways-absolute"),
-        pytest.param("stores.redis", "from .sqlite import SQLiteStore", id="between-stores"),
-        pytest.param("stores.redis", "def f():\n    from .sqlite import SQLiteStore", id="between-stores-lazily"),
+        pytest.param("stores.redis.store", "from ..sqlite import SQLiteStore", id="between-stores"),
+        pytest.param("stores.memory", "def f():\n    from .sqlite import SQLiteStore", id="between-stores-lazily"),
         pytest.param("stores.__init__", "from .sqlite import SQLiteStore", id="store-not-lazily"),
         pytest.param("unit", "if t.TYPE_CHECKING:\n    from .sessions import Session", id="for-types-only"),
         pytest.param("errors", "from . import Stateful", id="the-package-itself"),
@@ -193,7 +199,10 @@ def test_the_rule_bites(module: str, code: str) -> None:
     ("module", "code"),
     [
         pytest.param("unit", "from .stores.base import Store", id="downwards"),
-        pytest.param("stores.redis", "from .base import Store\nfrom ..errors import StoreError", id="base"),
+        pytest.param("stores.redis.store", "from ..base import Store\nfrom ...errors import StoreError", id="base"),
+        pytest.param(
+            "stores.redis.store", "from .client import ClientLink\nfrom ..forks import ForkAware", id="own"
+        ),
         pytest.param("stores.__init__", "def f():\n    from .sqlite import SQLiteStore", id="store-lazily"),
         pytest.param("sessions.manager", "from . import record", id="same-room"),
     ],

@@ -22,11 +22,11 @@ import pytest
 
 from flask_stateful import clock
 from flask_stateful.errors import StoreError, StoreUnavailable, ValueTooLarge
-from flask_stateful.stores import sqlite as sqlite_module
 from flask_stateful.stores.sqlite import SQLiteStore, writer_lock
 from flask_stateful.stores.sqlite import file as sqlite_file
 from flask_stateful.stores.sqlite import maintenance as sqlite_maintenance
 from flask_stateful.stores.sqlite import purge as sqlite_purge
+from flask_stateful.stores.sqlite import store as sqlite_module
 from flask_stateful.stores.sqlite.errors import store_error
 from flask_stateful.testing import FakeClock, StoreConformance
 

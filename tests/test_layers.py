@@ -200,9 +200,7 @@ def test_the_rule_bites(module: str, code: str) -> None:
     [
         pytest.param("unit", "from .stores.base import Store", id="downwards"),
         pytest.param("stores.redis.store", "from ..base import Store\nfrom ...errors import StoreError", id="base"),
-        pytest.param(
-            "stores.redis.store", "from .client import ClientLink\nfrom ..forks import ForkAware", id="own"
-        ),
+        pytest.param("stores.redis.store", "from .client import ClientLink\nfrom ..forks import ForkAware", id="own"),
         pytest.param("stores.__init__", "def f():\n    from .sqlite import SQLiteStore", id="store-lazily"),
         pytest.param("sessions.manager", "from . import record", id="same-room"),
     ],

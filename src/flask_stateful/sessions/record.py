@@ -38,17 +38,22 @@ TOMBSTONE: t.Final = b"\x00"
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
-    """What is known about a session besides its data. Times are seconds since 1970."""
+    """What is known about a session besides its data. Times are seconds since 1970, whole ones take fewer bytes."""
 
     #: The session's public name: 128 random bits. It survives rotation, and nobody can open the session with it.
     handle: bytes
     user_id: str | None
     created_at: float
     last_seen_at: float
-    #: When the session ends however much it is used.
-    deadline: float
+    #: Seconds from its creation after which it ends, however much it is used.
+    lifetime: int | float
     ip: str
     user_agent: str
+
+    @property
+    def deadline(self) -> float:
+        """When the session ends however much it is used."""
+        return self.created_at + self.lifetime
 
 
 class Record(msgspec.Struct, frozen=True):

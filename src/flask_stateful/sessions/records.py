@@ -230,13 +230,13 @@ class SessionRecords:
         return Record(header, items, data)
 
     def _new_header(self, user_id: str | None, visitor: Visitor) -> Header:
-        now = clock.now()
+        now, lifetime = clock.now(), self.options.lifetime
         return Header(
             handle=new_handle(),
             user_id=user_id,
             created_at=now,
             last_seen_at=now,
-            deadline=now + self.options.lifetime,
+            lifetime=int(lifetime) if lifetime == int(lifetime) else lifetime,
             ip=visitor.ip,
             user_agent=visitor.user_agent,
         )
@@ -249,7 +249,7 @@ class SessionRecords:
             user_id=header.user_id,
             created_at=header.created_at,
             last_seen_at=clock.now(),
-            deadline=header.deadline,
+            lifetime=header.lifetime,
             ip=visitor.ip,
             user_agent=visitor.user_agent,
         )
@@ -260,7 +260,7 @@ class SessionRecords:
 
     def _is_over(self, header: Header) -> bool:
         now = clock.now()
-        return header.last_seen_at + self.options.idle_timeout <= now or header.deadline <= now
+        return header.last_seen_at + self.options.idle_timeout <= now or header.created_at + header.lifetime <= now
 
     def _ttl(self, header: Header) -> float:
         """Return how long the store is to keep a record, which is never nothing at all."""

@@ -41,6 +41,9 @@ class Epochs(abc.ABC):
     #: the first marks were taken, and end at any time.
     live: bool = True
 
+    #: Whether marks cost next to nothing: nobody has to be listened to.
+    at_hand: bool = True
+
     #: For how many seconds after it was read a copy is trusted at most, whatever the table says.
     trusted_for: float = math.inf
 

@@ -302,10 +302,11 @@ def test_m21_calls_of_the_store(make_app: MakeApp, state: Stateful, store: Store
         function(1)
         counting.reset()
         function(1)
-        assert counting.calls == {"get_many": 1}
+        assert counting.calls.total() == 1
         counting.reset()
         function(2)
-        assert counting.calls == {"get_many": 1, "add": 1, "swap": 1}
+        assert counting.calls.total() == 3
+        assert {"add", "swap"} < counting.calls.keys()
         counting.reset()
         state.cache.invalidate_tags("tag")
         assert counting.calls["set_many"] == 1

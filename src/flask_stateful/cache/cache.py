@@ -45,7 +45,7 @@ class Cache:
         store_key = _key_of(runtime, key)
         held = runtime.storage.recall(store_key)
         if held is None:
-            held = runtime.storage.find([Call(key=store_key, codec=PLAIN)]).get(store_key)
+            held = runtime.storage.find_one(Call(key=store_key, codec=PLAIN))
         return default if held is None else held.value
 
     def get_many(self, keys: Iterable[t.Any]) -> dict[t.Any, t.Any]:

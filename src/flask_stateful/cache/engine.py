@@ -16,9 +16,10 @@ from ..serialization import MISSING
 from .call import Call
 from .entries import Entry, Lease, new_lease, to_bytes
 from .flights import Flight, Flights
+from .found import Found
 from .layer import Held
 from .steps import COMPUTE, Join, Outcome, Pause, Plan, Private, Refresh, Step
-from .storage import CacheStorage, Found
+from .storage import CacheStorage
 from .tags import EVERYTHING
 from .values import Codec, is_frozen
 

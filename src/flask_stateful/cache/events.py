@@ -38,9 +38,6 @@ EVENTS: t.Final[dict[str, Signal | None]] = {
 }
 
 
-_cache_hit: t.Final = signals.cache_hit
-
-
 class Events:
     """Counts and tells what happens in the cache of one application.
 
@@ -52,18 +49,16 @@ class Events:
         #: How often each event has happened in this process. Threads may rarely lose one count to another.
         self.counters = dict.fromkeys(EVENTS, 0)
 
-    def note_hit(self, name: str) -> None:
-        """Count a value that was served from memory, as :meth:`note` does; nothing else happens as often."""
-        self.counters["hits_memory"] += 1
-        if _cache_hit.receivers:
-            _cache_hit.send(self._app, name=name, event="hits_memory")
-
     def note(self, event: str, name: str) -> None:
         """Count an event, and tell those who listen.
 
         :param name: what log lines call the value.
         """
         self.counters[event] += 1
+        self.tell(event, name)
+
+    def tell(self, event: str, name: str) -> None:
+        """Tell those who listen of an event that is counted already."""
         signal = EVENTS[event]
         if signal is not None and signal.receivers:
             signal.send(self._app, name=name, event=event)

@@ -113,14 +113,14 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
 
 
 def _wrapper(plan: _Plan) -> Callable[..., t.Any]:
-    function, signature, get_runtime = plan.function, plan.signature, plan.cache.get_runtime
+    function, key_of, name, get_runtime = plan.function, plan.signature.key, plan.name, plan.cache.get_runtime
 
     @functools.wraps(function)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
         runtime = get_runtime()
         storage = runtime.storage
-        key = signature.key(storage.namespace, args, kwargs)
-        held = storage.recall(key, plan.name)
+        key = key_of(storage.namespace, args, kwargs)
+        held = storage.recall(key, name)
         if held is not None:
             return held.value
         compute = functools.partial(function, *args, **kwargs)

@@ -101,7 +101,7 @@ class Layer:
 
     def marks(self, keys: t.Iterable[str]) -> Marks:
         """Return where the epochs stand. Ask before asking the store, so that no change in between is missed."""
-        return self.epochs.marks(keys) if self.memory is not None else ()
+        return self.epochs.marks(keys) if self.memory is not None or self.epochs.at_hand else ()
 
     def put(self, held: Held) -> None:
         """Keep a value that the store has."""

@@ -9,37 +9,16 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from .. import clock
-from ..epochs import Mark
 from ..errors import DecodeError, StoreError
+from ..signals import cache_hit
 from ..stores.base import Store, Ttl
 from .call import A_VALUE, Call
 from .debts import Debts
 from .entries import Entry, Slot, from_bytes, to_bytes
 from .events import Events
+from .found import Found, Read, tags_of
 from .layer import Held, Layer
 from .tags import EVERYTHING, Tags
-
-
-class Found(t.NamedTuple):
-    """What the store had under a key."""
-
-    data: bytes | None
-    slot: Slot | None
-    #: The value, where there is one that no tag has invalidated.
-    held: Held | None
-    #: The versions of the call's tags, by key.
-    versions: Mapping[str, bytes]
-
-
-class _Read(t.NamedTuple):
-    """What the store had under some keys."""
-
-    slots: Mapping[str, Slot | None]
-    #: Where values and tags stood before they were read, by key; empty where memory holds nothing.
-    marks: Mapping[str, Mark]
-    #: The bytes of values, and the versions of tags, by key.
-    known: Mapping[str, bytes]
-
 
 #: Of how many values it is remembered which tags they have.
 _MOST_REMEMBERED: t.Final = 4096
@@ -59,6 +38,7 @@ class CacheStorage:
         self.layer = layer
         self.tags = Tags(store, namespace, layer)
         self.events = events
+        self._get, self._counters = layer.get, events.counters
         #: The keys of tags that values had when they were last read, beyond those that their calls name.
         self._tag_keys: dict[str, list[str]] = {}
         self._owed_keys = Debts()
@@ -78,10 +58,13 @@ class CacheStorage:
 
         :param name: what log lines call it.
         """
-        held = self.layer.get(key)
+        held = self._get(key)
         if held is None or clock.monotonic() >= held.ask_at:
             return None
-        self.events.note_hit(name)
+        # Nothing happens as often as this, so it is counted here.
+        self._counters["hits_memory"] += 1
+        if cache_hit.receivers:
+            self.events.tell("hits_memory", name)
         return held
 
     def find(self, calls: Iterable[Call]) -> dict[str, Held]:
@@ -100,11 +83,24 @@ class CacheStorage:
                 self.events.note("store_errors", A_VALUE)
                 return found
             for call in missing:
-                held = looked.get(call.key)
-                if held is not None and clock.monotonic() < held.fresh_until:
+                held = self._fresh(call, looked.get(call.key))
+                if held is not None:
                     found[call.key] = held
-                self.events.note("hits_store" if call.key in found else "misses", call.name)
         return found
+
+    def find_one(self, call: Call) -> Held | None:
+        """Return the fresh value of a call that memory does not have, if there is one and the store does not fail."""
+        try:
+            return self._fresh(call, self.look(call).held)
+        except StoreError:
+            self.events.note("store_errors", call.name)
+            return None
+
+    def _fresh(self, call: Call, held: Held | None) -> Held | None:
+        """Return what the store had, unless it is stale, and count which it was."""
+        is_fresh = held is not None and clock.monotonic() < held.fresh_until
+        self.events.note("hits_store" if is_fresh else "misses", call.name)
+        return held if is_fresh else None
 
     def look(self, call: Call) -> Found:
         """Ask the store: one exchange for the value and the versions of the call's tags.
@@ -127,7 +123,7 @@ class CacheStorage:
         held = {call.key: self._hold(call, entry, read) for call, entry in entries if isinstance(entry, Entry)}
         return {key: value for key, value in held.items() if value is not None}
 
-    def _read(self, calls: list[Call], tag_keys: Iterable[str]) -> _Read:
+    def _read(self, calls: list[Call], tag_keys: Iterable[str]) -> Read:
         """Ask the store for values and the versions of their tags.
 
         That is one exchange, and a second one where a value turns out to have tags that nobody has named: those are
@@ -142,7 +138,7 @@ class CacheStorage:
         slots = {call.key: self._slot(call, known.get(call.key)) for call in calls}
         more = dict[str, None]()
         for key, slot in slots.items():
-            unknown = [tag_key for tag_key in map(self.tags.key, _tags_of(slot)) if tag_key not in asked]
+            unknown = [tag_key for tag_key in map(self.tags.key, tags_of(slot)) if tag_key not in asked]
             if unknown:
                 self._remember_tags(key, unknown)
                 more |= dict.fromkeys(unknown)
@@ -150,7 +146,7 @@ class CacheStorage:
             # The marks of the values stay those from before they were read.
             more_marks, more_known = self.tags.fetch((), more)
             marks, known = more_marks | marks, known | more_known
-        return _Read(slots, marks, known)
+        return Read(slots, marks, known)
 
     def _remember_tags(self, key: str, tag_keys: list[str]) -> None:
         if len(self._tag_keys) >= _MOST_REMEMBERED:
@@ -167,7 +163,7 @@ class CacheStorage:
             self.events.note("undecodable", call.name)
             return None
 
-    def _hold(self, call: Call, entry: Entry, read: _Read) -> Held | None:
+    def _hold(self, call: Call, entry: Entry, read: Read) -> Held | None:
         """Keep in memory what the store has, unless it is over or a tag has invalidated it."""
         if not self.tags.are_current(entry.tags, read.known):
             return None
@@ -293,7 +289,3 @@ class CacheStorage:
             self.layer.changed([*keys, *map(self.tags.key, tags)])
             self._owed_keys.settle(keys)
             self._owed_tags.settle(tags)
-
-
-def _tags_of(slot: Slot | None) -> Iterable[str]:
-    return slot.tags if isinstance(slot, Entry) else ()

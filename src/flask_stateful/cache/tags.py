@@ -74,7 +74,7 @@ class Tags:
         return marks, known | found
 
     def _recall(self, tag_keys: list[str], marks: Mapping[str, Mark]) -> dict[str, bytes]:
-        if not self._layer.is_trusted:
+        if not self._layer.epochs.live:
             return {}
         now = clock.monotonic()
         held = {key: self._held.get(key) for key in tag_keys}

@@ -65,6 +65,8 @@ class TrackedEpochs(Epochs):
     #: Memory is trusted for so long even if something in between swallows what the server says, and answers for it.
     trusted_for = 30.0
 
+    at_hand = False
+
     def __init__(self, connect: Callable[[], t.Any], prefix: str) -> None:
         self.table = self._slots = [0] * (SLOTS + 1)
         self.live = False

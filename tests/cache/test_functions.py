@@ -16,6 +16,7 @@ from flask_stateful import Stateful
 from flask_stateful.errors import EncodeError, StoreUnavailable
 from flask_stateful.serialization import MISSING
 from flask_stateful.stores.base import Store
+from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock, FaultyStore
 from flask_stateful.testing.conformance.crowd import eventually
 
@@ -387,6 +388,23 @@ def test_damaged_entry_is_computed_anew(state: Stateful, store: Store) -> None:
         store.set(function.cache_key(1), damage)
         state.cache.runtime.storage.layer.changed([function.cache_key(1)])
         assert function(1) == function(1) == {"call": before + 1}
+
+
+def test_every_flipped_bit_is_a_miss(state: Stateful, make_app: MakeApp) -> None:
+    """A value that was damaged anywhere, or cut anywhere, is not served: neither as it was nor as another one."""
+    store = MemoryStore()
+    with make_app(state, store, STATEFUL_CACHE_MEMORY=0).app_context():
+        state.cache.set("key", "value")
+        (key,) = store.scan("shop:cache:")
+        data = store.get(key)
+        assert data is not None
+        number = int.from_bytes(data, "big")
+        wrong = [(number ^ 1 << bit).to_bytes(len(data), "big") for bit in range(len(data) * 8)]
+        for damaged in [*wrong, *(data[:length] for length in range(len(data))), data + b"\0"]:
+            store.set(key, damaged)
+            assert state.cache.get("key", "nothing") == "nothing"
+        store.set(key, data)
+        assert state.cache.get("key") == "value"
 
 
 @pytest.mark.usefixtures("app")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import secrets
 import typing as t
+import zlib
 
 import msgspec
 
@@ -61,6 +62,9 @@ _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _lease_decoder = msgspec.msgpack.Decoder(Lease)
 _ENTRY, _LEASE = b"e", b"l"
 
+_CHECKSUM_BYTES: t.Final = 4
+_BODY_AT: t.Final = 2 + _CHECKSUM_BYTES
+
 #: How a counter begins: the store keeps it as decimal text.
 _DIGITS: t.Final = frozenset(b"%c" % character for character in b"-0123456789")
 
@@ -72,7 +76,8 @@ def new_lease() -> Lease:
 
 def to_bytes(slot: Slot) -> bytes:
     """Return an entry or a lease as the store keeps it."""
-    return b"".join((_FORMAT, _ENTRY if isinstance(slot, Entry) else _LEASE, _encoder.encode(slot)))
+    body = _encoder.encode(slot)
+    return b"".join((_FORMAT, _ENTRY if isinstance(slot, Entry) else _LEASE, _checksum(body), body))
 
 
 def from_bytes(data: bytes, key: str) -> Slot:
@@ -84,14 +89,21 @@ def from_bytes(data: bytes, key: str) -> Slot:
         return _counter(data, key)
     if data[:2] not in (_FORMAT + _ENTRY, _FORMAT + _LEASE):
         raise DecodeError("the bytes are not a cached value")
+    body = memoryview(data)[_BODY_AT:]
+    if data[2:_BODY_AT] != _checksum(body):
+        raise DecodeError("the cached value is damaged")
     try:
-        decoder = _entry_decoder if data[1:2] == _ENTRY else _lease_decoder
-        slot: Slot = decoder.decode(memoryview(data)[2:])
+        slot: Slot = (_entry_decoder if data[1:2] == _ENTRY else _lease_decoder).decode(body)
     except Exception as error:
         raise DecodeError("the bytes are not a cached value") from error
     if isinstance(slot, Entry) and slot.key != key:
         raise DecodeError("the cached value belongs to another key")
     return slot
+
+
+def _checksum(body: bytes | memoryview) -> bytes:
+    """Return what tells a damaged value from a whole one (CRC-32): a flipped bit would make another value of it."""
+    return zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _counter(data: bytes, key: str) -> Entry:

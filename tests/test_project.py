@@ -22,7 +22,7 @@ STORES = PACKAGE / "stores"
 DOCS = PROJECT / "docs"
 
 #: Modules of the stores' room that are no store.
-NO_STORES = {"__init__", "base", "guarded"}
+NO_STORES = {"__init__", "base", "forks", "guarded", "polling"}
 
 #: What no file of the project may hold: where a machine found its packages, and where a machine kept the project.
 MACHINE = re.compile(
@@ -203,9 +203,9 @@ def test_settings_and_pages_agree() -> None:
 
 
 def store_modules() -> list[str]:
-    """Return the names of the modules that hold a store."""
-    names = [path.stem for path in sorted(STORES.glob("*.py"))]
-    return [name for name in names if name not in NO_STORES and not name.startswith("_")]
+    """Return the names of the modules and folders that hold a store."""
+    files = [*STORES.glob("*.py"), *(path.parent for path in STORES.glob("*/__init__.py"))]
+    return sorted(path.stem for path in files if path.stem not in NO_STORES)
 
 
 @pytest.mark.parametrize("name", store_modules())
@@ -230,7 +230,7 @@ def test_extras_and_stores_agree() -> None:
     libraries = {extra: {re.split(r"\W", requirement)[0] for requirement in extras[extra]} for extra in extras}
     assert set(extras) <= set(store_modules())
     for name in store_modules():
-        files = [STORES / f"{name}.py", *STORES.glob(f"_{name}_*.py")]
+        files = [*STORES.glob(f"{name}.py"), *STORES.glob(f"{name}/*.py")]
         used = set().union(*map(imported_by, files)) & set().union(*libraries.values())
         assert used <= libraries.get(name, set())
 

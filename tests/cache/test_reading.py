@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import typing as t
 from collections.abc import Callable, Iterator
 
@@ -19,7 +20,7 @@ from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeClock, FaultyStore
 
-from .conftest import MakeApp
+from .conftest import PATIENCE, MakeApp
 
 
 class Unwatched(MemoryStore):
@@ -196,6 +197,27 @@ def test_value_replaced_while_its_tags_are_asked_for_is_not_trusted(watched: Cou
         cache.get("key")
     assert len(exchanges) == 2
     assert cache.get("key") == "new"
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Tell whether something comes true: where a server announces changes, that takes a moment."""
+    pause = threading.Event()
+    return any(condition() or pause.wait(0.01) for _ in range(int(PATIENCE * 100)))
+
+
+def test_version_that_the_store_has_lost_is_held_by_nobody(make_app: MakeApp, open_again: Callable[[], Store]) -> None:
+    """Where the store loses the versions of tags, a process that held them takes those that another one gives."""
+    states, store = [Stateful(), Stateful()], open_again()
+    one, other = (make_app(state, open_again()) for state in states)
+    with one.app_context():
+        states[0].cache.set("key", 1, tags=["x"])
+        assert states[0].cache.get("key") == 1
+        tags = states[0].cache.runtime.storage.tags
+        store.delete_many([tags.key(""), tags.key("x")])
+    with other.app_context():
+        states[1].cache.set("key", 2, tags=["x"])
+    with one.app_context():
+        assert soon(lambda: states[0].cache.get("key") == 2)
 
 
 # Early refresh

@@ -53,9 +53,7 @@ class Tags:
         self._held: dict[str, _HeldVersion] = {}
         self.key = functools.lru_cache(maxsize=4096)(self._key)
 
-    def fetch(
-        self, keys: Iterable[str], tag_keys: Iterable[str]
-    ) -> tuple[dict[str, tuple[int, int]], dict[str, bytes]]:
+    def fetch(self, keys: Iterable[str], tag_keys: Iterable[str]) -> tuple[dict[str, Mark], dict[str, bytes]]:
         """Ask the store for some keys, and for those tags' versions that memory does not hold, in one exchange.
 
         :return: marks from before the store was asked, and what is known now, both by key.
@@ -124,6 +122,8 @@ class Tags:
             found = self._store.get(self.key(tag))
             if found is not None:
                 return found
+        # Where the store has lost a version, others may hold the one that was lost.
+        self._layer.changed([self.key(tag)])
         return version
 
 

@@ -14,7 +14,7 @@ from .cache.cache import Cache
 from .cache.survey import survey
 from .errors import StateError, StoreError, UnsupportedOperation
 from .keys import KEY_FILE, new_secret
-from .wiring import Wiring, current_wiring
+from .wiring import Wiring, current_cache, current_wiring
 
 state_group = AppGroup("state", help="Look after the application's state.")
 
@@ -106,9 +106,8 @@ def cache_invalidate_tags(tags: tuple[str, ...]) -> None:
 @cache_group.command("stats")
 def cache_stats() -> None:
     """Show what the store holds of each function and view. Hits and misses are counted by each worker for itself."""
-    wiring = current_wiring()
     try:
-        shares = survey(wiring.cache_runtime().storage)
+        shares = survey(current_cache().storage)
     except (StoreError, UnsupportedOperation) as error:
         raise click.ClickException(str(error)) from error
     rows: list[tuple[str, ...]] = [("", "values", "bytes", "stale", "invalidated")]
@@ -123,4 +122,4 @@ def cache_stats() -> None:
 
 
 def _cache() -> Cache:
-    return Cache(current_wiring().cache_runtime)
+    return Cache(current_cache)

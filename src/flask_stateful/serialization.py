@@ -15,6 +15,7 @@ an extension type first: the table at the end of this module is the format.
 
 from __future__ import annotations
 
+import base64
 import enum
 import typing as t
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -102,6 +103,11 @@ def loads_items(data: bytes) -> dict[str, Raw]:
         return _items_decoder.decode(data)
     except Exception as error:
         raise DecodeError("the bytes are not an encoded mapping") from error
+
+
+def url_safe(data: bytes) -> str:
+    """Return bytes as URL-safe base64 without padding (:rfc:`4648`, section 5), for keys and names."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _lower(value: t.Any, depth: int = 0) -> t.Any:

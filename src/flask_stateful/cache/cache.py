@@ -90,7 +90,7 @@ class Cache:
     def delete_many(self, keys: Iterable[t.Any]) -> None:
         """Remove several values."""
         runtime = self.get_runtime()
-        runtime.storage.forget([self._call(runtime, key).key for key in keys])
+        runtime.storage.forget([_key_of(runtime, key) for key in keys])
 
     def touch(self, key: t.Any, ttl: Ttl | Default = DEFAULT) -> bool:
         """Give a value a new ttl, from now on; tell whether there was one."""
@@ -103,7 +103,7 @@ class Cache:
         :param ttl: seconds or a timedelta that the counter lives from when it begins; ``None`` for ever.
         """
         runtime = self.get_runtime()
-        return runtime.storage.incr(self._call(runtime, key).key, by, ttl)
+        return runtime.storage.incr(_key_of(runtime, key), by, ttl)
 
     def get_or_set(
         self,

@@ -196,12 +196,10 @@ class Engine:
             if not written and not (refreshing and outcome.error is not None):
                 self._give_up(call.key, replaces)
 
-    def _write(
-        self, call: Call, value: t.Any, versions: Mapping[str, bytes], *, cost: float = 0.0, replaces: bytes | None
-    ) -> bool:
+    def _write(self, call: Call, value: t.Any, versions: Mapping[str, bytes], *, cost: float, replaces: bytes) -> bool:
         """Write a value; tell whether that was possible.
 
-        :param replaces: what must lie there still; ``None`` overwrites anything.
+        :param replaces: what must lie there still.
         :raises EncodeError: if the value cannot be encoded, in debugging and testing.
         """
         try:

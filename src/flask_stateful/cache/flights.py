@@ -14,7 +14,7 @@ class Flight:
     """A computation that is under way, which others may wait for."""
 
     def __init__(self, owner: object) -> None:
-        #: Who computes: see :func:`flask_stateful.cache.flights.Flights.join`.
+        #: Who computes: see :meth:`Flights.may_wait`.
         self.owner = owner
         self.value: t.Any = MISSING
         self.error: BaseException | None = None

@@ -6,7 +6,6 @@ The encoding is structured, never text glued together, so that ``("a_b", "c")`` 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import enum
 import functools
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ..errors import EncodeError
-from ..serialization import Raw, dumps
+from ..serialization import Raw, dumps, url_safe
 
 #: ``type``, as type checkers should see it.
 _type_of: Callable[[t.Any], type[t.Any]] = type
@@ -93,7 +92,7 @@ def store_key(namespace: str, kind: str, name: str, identity: bytes = b"") -> st
     :param identity: which call of it, as :func:`canonical` encodes it.
     """
     digest = hashlib.sha256(_encode([kind, name, identity])).digest()
-    return f"{namespace}:cache:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+    return f"{namespace}:cache:{url_safe(digest)}"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import typing as t
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from .. import clock
 from ..errors import DecodeError
@@ -43,10 +44,10 @@ def survey(storage: CacheStorage) -> dict[str, Share]:
     :raises StoreError: if the store fails.
     """
     shares: dict[str, Share] = {}
-    for entry, size in _entries(storage):
+    for entry, size, is_current in _entries(storage):
         own = next((tag for tag in entry.tags if tag.startswith(_OWN)), OTHERS)
         share = shares.setdefault(own.partition(" ")[2] if own != OTHERS else OTHERS, Share())
-        if not _is_current(storage, entry):
+        if not is_current:
             share.invalid += 1
         elif entry.stale_until > clock.now():
             share.entries += 1
@@ -55,22 +56,22 @@ def survey(storage: CacheStorage) -> dict[str, Share]:
     return dict(sorted(shares.items(), key=lambda item: -item[1].bytes))
 
 
-def _entries(storage: CacheStorage) -> Iterator[tuple[Entry, int]]:
-    """Yield every entry in the store and its size; what cannot be read is left out."""
+def _entries(storage: CacheStorage) -> Iterator[tuple[Entry, int, bool]]:
+    """Yield every readable entry in the store, its size, and whether no tag has invalidated it."""
     keys = storage.store.scan(f"{storage.namespace}:cache:")
     for some in _batches(keys, _AT_ONCE):
-        for key, data in storage.store.get_many(some).items():
-            try:
-                slot = from_bytes(data, key)
-            except DecodeError:
-                continue
+        found = list(_readable(storage.store.get_many(some)))
+        known = storage.store.get_many({storage.tags.key(tag) for entry, _ in found for tag in entry.tags})
+        for entry, size in found:
+            yield entry, size, storage.tags.are_current(entry.tags, known)
+
+
+def _readable(stored: Mapping[str, bytes]) -> Iterator[tuple[Entry, int]]:
+    for key, data in stored.items():
+        with contextlib.suppress(DecodeError):
+            slot = from_bytes(data, key)
             if isinstance(slot, Entry):
                 yield slot, len(data)
-
-
-def _is_current(storage: CacheStorage, entry: Entry) -> bool:
-    known = storage.store.get_many(map(storage.tags.key, entry.tags)) if entry.tags else {}
-    return storage.tags.are_current(entry.tags, known)
 
 
 def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:

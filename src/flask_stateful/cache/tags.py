@@ -8,7 +8,6 @@ that was lost makes values stale, never current again.
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import secrets
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Mapping
 
 from .. import clock
 from ..epochs import Mark
+from ..serialization import url_safe
 from ..stores.base import Store
 
 if t.TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Tags:
     def _key(self, tag: str) -> str:
         """Return the key that a tag's version is kept under."""
         digest = hashlib.sha256(tag.encode()).digest()[:16]
-        return f"{self._namespace}:cache-tag:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+        return f"{self._namespace}:cache-tag:{url_safe(digest)}"
 
     def versions(self, tags: Iterable[str], known: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the versions that tags have now, giving one to those that have none.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import operator
 import typing as t
 from collections.abc import Callable
@@ -27,9 +26,6 @@ if t.TYPE_CHECKING:
     from flask import Flask, Response
 
     from .cache import Cache
-
-logger = logging.getLogger("flask_stateful")
-
 
 #: Requests with one of these are answered by the view itself.
 _PASSES_BY: t.Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_RANGE"})
@@ -59,9 +55,10 @@ class CachedView:
         runtime = self._cache.runtime
         key = self._key(runtime, environ)
         held = runtime.storage.recall(key, self.name)
-        if held is not None and not held.value.vary:
-            return self.hit(runtime, key, held.value)
-        return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs)).answer(key)
+        page: Page | None = None if held is None else held.value
+        if page is not None and not page.vary:
+            return self.hit(runtime, key, page)
+        return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs)).answer(key, page)
 
     def forget(self) -> None:
         """Remove what is stored for the current request's address."""
@@ -122,9 +119,12 @@ class _Making:
         #: The request headers that are in the key, beyond those that ``vary=`` names.
         self._known: tuple[str, ...] = ()
 
-    def answer(self, key: str) -> Response:
-        """Return a stored answer, or the view's own."""
-        page = self._page(key)
+    def answer(self, key: str, post: Page | None) -> Response:
+        """Return a stored answer, or the view's own.
+
+        :param post: the signpost that memory has in place of the answer.
+        """
+        page = post or self._page(key)
         if isinstance(page, Page) and page.vary and self._made is None:
             self._known = page.vary
             page = self._page(self._varied_key(key, page))
@@ -200,10 +200,10 @@ class _Making:
     def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:
         """Return a function that asks the view again, later, as this request would."""
         app: Flask = t.cast("t.Any", current_app)._get_current_object()
-        view = self._view
-        environ = {name: value for name, value in request.environ.items() if not name.startswith(_PER_REQUEST)}
+        view, given = self._view, request.environ
 
         def recompute() -> Page | Private | Lasting:
+            environ = {name: value for name, value in given.items() if not name.startswith(_PER_REQUEST)}
             with app.request_context(environ):
                 answered = app.preprocess_request()
                 if answered is not None:

@@ -7,7 +7,6 @@ and token: whoever reads the store learns no usable id, and rotating ``SECRET_KE
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import hmac
@@ -16,6 +15,7 @@ import secrets
 import typing as t
 
 from ..sealing import KEY_ID_BYTES, Key, Keyring
+from ..serialization import url_safe
 from .record import RecordSeal
 
 if t.TYPE_CHECKING:
@@ -101,11 +101,6 @@ def store_key(namespace: str, token: str) -> str:
 def new_handle() -> bytes:
     """Return a new public name for a session: 128 random bits."""
     return secrets.token_bytes(_HANDLE_BYTES)
-
-
-def url_safe(data: bytes) -> str:
-    """Return bytes as URL-safe base64 without padding (:rfc:`4648`, section 5)."""
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 class CookieFinder:

@@ -13,8 +13,8 @@ from flask import session as flask_session
 
 from ..errors import ConfigError
 from ..locks import StoreLock
+from ..serialization import url_safe
 from ..stores.base import is_key
-from .ids import url_safe
 from .records import MAX_ROUNDS, Entry
 from .session import Session
 

@@ -104,6 +104,18 @@ def test_stats_of_many_values(state: Stateful, make_app: MakeApp, monkeypatch: p
         assert stats(app)[1].splitlines()[1].split()[-4] == "10"
 
 
+def test_stats_ask_twice_for_each_batch(state: Stateful, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for some values and once for all their tags, however many values there are."""
+    monkeypatch.setattr(survey, "_AT_ONCE", 5)
+    store = FaultyStore(MemoryStore())
+    app = make_app(state, store)
+    with app.app_context():
+        state.cache.set_many(dict.fromkeys(range(10), "value"), tags=["x"])
+        store.reset()
+        stats(app)
+        assert store.calls == {"scan": 1, "get_many": 4}
+
+
 class Unlisted(MemoryStore):
     """A store that cannot list its keys, as Memcached is."""
 

@@ -472,3 +472,20 @@ def test_page_that_changed_the_session_is_not_stored(pages: Pages) -> None:
     answers = [client.get("/page") for _ in range(3)]
     assert [answer.text for answer in answers] == ["['Hello'] Ada", "[] Ada", "[] Ada"]
     assert "session:(written)" in answers[0].headers["Cache-Status"]
+
+
+def test_page_whose_vary_is_known_is_two_hits(pages: Pages) -> None:
+    """A page that varies by a request header is found by way of its signpost, and each is looked up once."""
+
+    def view() -> Response:
+        response = make_response("hello")
+        response.vary.add("Accept-Language")
+        return response
+
+    client = pages.page(view)
+    for _ in range(3):
+        client.get("/page")
+    with pages.app.app_context():
+        before = pages.state.cache.stats["hits_memory"]
+        assert is_hit(client.get("/page"))
+        assert pages.state.cache.stats["hits_memory"] - before == 2

@@ -137,6 +137,22 @@ def test_page_varies_by_cookie(pages: Pages) -> None:
     assert "Cookie" in response.vary
 
 
+def test_what_a_vary_function_reads_is_covered(pages: Pages) -> None:
+    """A page may show what a function in vary= has read; each value that it returns has a page of its own."""
+    client = pages.page(lambda: str(request.cookies.get("theme")), vary=[lambda: request.cookies.get("theme")])
+    for theme in ("dark", "light", "dark", "light"):
+        client.set_cookie("theme", theme)
+        assert client.get("/page").text == theme
+    assert pages.made == 2
+
+
+def test_what_a_vary_function_does_not_read_is_not_covered(pages: Pages) -> None:
+    """L3: a page that reads another cookie than the function in vary= is not stored."""
+    client = pages.page(lambda: str(request.cookies.get("cart")), vary=[lambda: request.cookies.get("theme")])
+    client.get("/page")
+    assert not is_hit(client.get("/page"))
+
+
 def test_page_varies_by_header(pages: Pages) -> None:
     """Each value of the header has a page of its own, and other caches are told."""
     client = pages.page(lambda: str(request.headers.get("X-Lang")), vary=["header:X-Lang"])

@@ -30,6 +30,8 @@ if t.TYPE_CHECKING:
 #: Requests with one of these are answered by the view itself.
 _PASSES_BY: t.Final = frozenset({"HTTP_AUTHORIZATION", "HTTP_RANGE"})
 
+_NOTHING: t.Final[Set[str]] = frozenset()
+
 #: How many addresses of a view are kept at hand.
 _RECENT: t.Final = 1024
 
@@ -53,17 +55,18 @@ class CachedView:
         if not self._applies(environ):
             return self._dispatch(args, kwargs)
         runtime = self._cache.runtime
-        key = self._key(runtime, environ)
+        key, told_apart = self._key(runtime, environ)
         held = runtime.storage.recall(key, self.name)
         page: Page | None = None if held is None else held.value
         if page is not None and not page.vary:
             return self.hit(runtime, key, page)
-        return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs)).answer(key, page)
+        return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs), told_apart).answer(key, page)
 
     def forget(self) -> None:
         """Remove what is stored for the current request's address."""
         runtime = self._cache.runtime
-        runtime.storage.forget([self._key(runtime, request.environ)])
+        key, _ = self._key(runtime, request.environ)
+        runtime.storage.forget([key])
 
     def forget_all(self) -> None:
         """Invalidate every answer of the view: one write."""
@@ -89,9 +92,21 @@ class CachedView:
     def _dispatch(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
         return current_app.ensure_sync(self._view)(*args, **kwargs)
 
-    def _key(self, runtime: Runtime, environ: WSGIEnvironment) -> str:
-        varied = [runtime.vary_value(name) if isinstance(name, str) else name() for name in self.rules.vary]
-        return self._key_at(runtime.storage.namespace, canonical(varied) if varied else b"", *map(environ.get, PLACE))
+    def _key(self, runtime: Runtime, environ: WSGIEnvironment) -> tuple[str, Set[str]]:
+        """Return the current request's key, and what the functions in ``vary=`` read to tell visitors apart."""
+        varied, reads = self._varied(runtime) if self.rules.vary else (b"", _NOTHING)
+        return self._key_at(runtime.storage.namespace, varied, *map(environ.get, PLACE)), reads
+
+    def _varied(self, runtime: Runtime) -> tuple[bytes, Set[str]]:
+        reads, values = set[str](), list[t.Any]()
+        for name in self.rules.vary:
+            if isinstance(name, str):
+                values.append(runtime.vary_value(name))
+                continue
+            with runtime.unit().watching() as read:
+                values.append(name())
+            reads |= read
+        return canonical(values), reads
 
     def _make_key(self, namespace: str, varied: bytes, *_: t.Any) -> str:
         """Return the key of the current request, whose place in the environ is the rest of the arguments."""
@@ -107,8 +122,12 @@ class CachedView:
 class _Making:
     """One request for a cached view."""
 
-    def __init__(self, view: CachedView, runtime: Runtime, dispatch: Callable[[], t.Any]) -> None:
+    def __init__(
+        self, view: CachedView, runtime: Runtime, dispatch: Callable[[], t.Any], told_apart: Set[str] = _NOTHING
+    ) -> None:
         self.runtime = runtime
+        #: What the view may read although it belongs to one visitor: the key tells that apart.
+        self._told_apart = told_apart
         self._view = view
         self._dispatch = dispatch
         self._unit = runtime.unit_of(request.environ)
@@ -160,7 +179,7 @@ class _Making:
         if request.method == "HEAD":
             self._refusal = "it answers HEAD"
             return Private(self._refusal)
-        self._refusal = self._view.rules.refusal(response, self._unit.reads)
+        self._refusal = self._view.rules.refusal(response, self._unit.reads - self._told_apart)
         if self._refusal is not None:
             self.runtime.pass_by(key)
             return Private(self._refusal)
@@ -200,7 +219,7 @@ class _Making:
     def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:
         """Return a function that asks the view again, later, as this request would."""
         app: Flask = t.cast("t.Any", current_app)._get_current_object()
-        view, given = self._view, request.environ
+        view, told_apart, given = self._view, self._told_apart, request.environ
 
         def recompute() -> Page | Private | Lasting:
             environ = {name: value for name, value in given.items() if not name.startswith(_PER_REQUEST)}
@@ -208,7 +227,7 @@ class _Making:
                 answered = app.preprocess_request()
                 if answered is not None:
                     return Private("a before_request function answered")
-                return _Making(view, self.runtime, self._dispatch)._make(key)
+                return _Making(view, self.runtime, self._dispatch, told_apart)._make(key)
 
         return recompute
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import operator
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from flask import current_app, request
 from werkzeug.exceptions import HTTPException

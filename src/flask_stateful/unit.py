@@ -12,8 +12,11 @@ import enum
 import typing as t
 from collections.abc import Generator
 
-#: What is noted as read by whoever changes the session: no key and no cookie covers that.
-WRITTEN: t.Final = "session:(written)"
+if t.TYPE_CHECKING:
+    from flask import Response
+
+#: What is noted as read by whoever changes a visitor's state: nothing that an answer varies by covers that.
+WRITTEN: t.Final = "(written)"
 
 
 class Step(enum.IntEnum):
@@ -23,6 +26,9 @@ class Step(enum.IntEnum):
     """
 
     SESSION = 20
+    DURABLE = 30
+    BROWSER = 50
+    COOKIES = 60
 
 
 class Participant(t.Protocol):
@@ -35,7 +41,7 @@ class Participant(t.Protocol):
         """Write what has changed; where nothing has, do nothing."""
 
     def discard(self) -> None:
-        """Forget what has changed and was not written yet."""
+        """Forget what has changed and was not written yet, except what must go out whatever happens."""
 
     def close(self) -> None:
         """Refuse further changes."""
@@ -44,7 +50,7 @@ class Participant(t.Protocol):
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "closed", "memo", "reads")
+    __slots__ = ("_participants", "closed", "ended", "memo", "outgoing", "reads")
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
@@ -53,11 +59,19 @@ class Unit:
         self.reads: set[str] = set()
         #: What the request has asked the cache for, by key, where it is not to ask again.
         self.memo: dict[str, t.Any] = {}
-        #: Whether it has been saved or discarded.
+        #: What is to be done to the response, in this order, after the unit was saved or discarded: set a cookie, add
+        #: a header.
+        self.outgoing: list[t.Callable[[Response], None]] = []
+        #: Whether saving or discarding has begun.
         self.closed = False
+        #: Whether it has ended as well, and nothing that joins is saved any more.
+        self.ended = False
 
     def join(self, participant: Participant) -> None:
-        """Add a kind of state, once it is touched."""
+        """Add a kind of state, once it is touched.
+
+        A participant that is being saved may add one of a later step. Who joins after the end is left alone.
+        """
         self._participants.append(participant)
         if len(self._participants) > 1:
             self._participants.sort(key=_step)
@@ -93,8 +107,15 @@ class Unit:
             self.closed = True
             self._end(0)
 
+    def send(self, response: Response) -> None:
+        """Do to the response what is :attr:`outgoing`, once."""
+        outgoing, self.outgoing = self.outgoing, []
+        for change in outgoing:
+            change(response)
+
     def _end(self, saved: int) -> None:
         """Close every participant, after discarding those that were not saved."""
+        self.ended = True
         for participant in self._participants[saved:]:
             participant.discard()
         for participant in self._participants:

@@ -158,7 +158,9 @@ class Wiring:
 
         def finish(response: Response) -> Response:
             unit: Unit | None = request.environ.get(unit_key)
-            return response if unit is None or unit.closed else self._finish(unit, response)
+            if unit is None or (unit.closed and not unit.outgoing):
+                return response
+            return self._finish(unit, response)
 
         return finish
 
@@ -166,11 +168,12 @@ class Wiring:
         """Save or discard the request's unit. A failure to save is answered by the application's error handlers."""
         if response.status_code >= 500 and not self.settings.keep_on_error:
             unit.discard()
-            return response
         try:
             unit.save()
         except Exception as error:
-            return self._app.make_response(self._app.handle_user_exception(error))
+            # Where no handler answers, Flask comes back with its own 500, and that is sent what is outgoing.
+            response = self._app.make_response(self._app.handle_user_exception(error))
+        unit.send(response)
         return response
 
     def _answer_unavailable(self, error: StoreUnavailable) -> ResponseReturnValue:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from flask import Flask, Response, request
 
+from flask_stateful import Stateful
 from flask_stateful.errors import StoreUnavailable
 from flask_stateful.unit import Participant, Step, Unit
+from flask_stateful.wiring import wiring_of
 
 
 class Kind:
@@ -124,3 +127,58 @@ def test_what_joins_is_not_asked_anything(happened: list[str]) -> None:
     unit.join(participant)
     assert happened == []
     assert not unit.closed
+
+
+def test_a_participant_that_is_being_saved_may_add_one_of_a_later_step(happened: list[str]) -> None:
+    """What joins while the unit is saved is saved in its turn."""
+    unit = Unit()
+
+    class Adder(Kind):
+        def save(self) -> None:
+            super().save()
+            unit.join(kind_at(60)("late", happened))
+
+    unit.join(Adder("adder", happened))
+    unit.join(kind_at(50)("between", happened))
+    unit.save()
+    assert unit.ended
+    assert happened[:3] == ["save adder", "save between", "save late"]
+    assert happened[-1] == "close late"
+
+
+def test_sends_what_is_outgoing_once_and_in_order() -> None:
+    """Each change is done to the response in the order in which it was asked for, and never twice."""
+    unit, response = Unit(), Response()
+    unit.outgoing.append(lambda response: response.headers.add("X-Done", "a"))
+    unit.outgoing.append(lambda response: response.headers.add("X-Done", "b"))
+    unit.send(response)
+    unit.send(response)
+    assert response.headers.getlist("X-Done") == ["a", "b"]
+
+
+@pytest.mark.parametrize("handled", [True, False])
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("fails", ["", "save"])
+def test_the_response_is_sent_what_is_outgoing_whatever_happens(status: int, fails: str, handled: bool) -> None:
+    """Saved, discarded, or failed to save, with an error handler or without: each response has it once."""
+    app = Flask(__name__)
+    app.config["STATEFUL_STORE"] = "memory://"
+    Stateful(app)
+    if handled:
+        app.register_error_handler(ZeroDivisionError, lambda error: ("handled", 500))
+
+    class Failing(Kind):
+        def save(self) -> None:
+            if fails:
+                raise ZeroDivisionError
+
+    @app.get("/")
+    def page() -> tuple[str, int]:
+        unit = wiring_of(app).unit_of(request.environ)
+        unit.join(Failing("it", []))
+        unit.outgoing.append(lambda response: response.headers.add("X-Done", "yes"))
+        return "", status
+
+    response = app.test_client().get("/")
+    assert response.status_code == (500 if fails and status == 200 else status)
+    assert response.headers.getlist("X-Done") == ["yes"]

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from flask import Request
 from werkzeug.datastructures import ImmutableMultiDict
 
-from ..unit import WRITTEN
-
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -30,7 +28,7 @@ def uncovered(reads: Iterable[str], vary: Iterable[str], *, user_cookies: Iterab
         covered |= {f"session:{key}" for key in _USER_KEYS} | {f"cookie:{name}" for name in user_cookies}
     personal = set(reads) - covered
     if "session" in covered:
-        return {read for read in personal if read == WRITTEN or not read.startswith("session:")}
+        return {read for read in personal if not read.startswith("session:")}
     return personal
 
 

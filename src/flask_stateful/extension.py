@@ -6,11 +6,12 @@ import typing as t
 
 from .cache.cache import Cache
 from .cli import state_group
+from .cookies.jar import Cookies
 from .errors import ConfigError
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import EXTENSION, Wiring, current_cache
+from .wiring import EXTENSION, Wiring, current_cache, current_cookies
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -38,6 +39,8 @@ class Stateful:
         self._user_id = user_id
         #: What an application does with sessions besides reading and writing them.
         self.sessions: t.Final = SessionManager()
+        #: Cookies that nobody else can read or forge; ``.signed`` and ``.plain`` beside them.
+        self.cookies: t.Final = Cookies(current_cookies)
         #: Values that are computed once, and kept until they expire or are invalidated.
         self.cache: t.Final = Cache(current_cache)
         if app is not None:

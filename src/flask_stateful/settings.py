@@ -51,6 +51,8 @@ class Settings:
     session_lifetime: float | None
     session_max_bytes: int
     lock_timeout: float
+    #: What all cookies that we set in one response may take of it, the session's own aside.
+    cookie_budget: int
     cache_ttl: float
     #: How much of the cache one process keeps in its memory; 0 turns that off.
     cache_memory: int
@@ -61,6 +63,11 @@ class Settings:
     def cache_store(self) -> Store:
         """The store that cached values are kept in."""
         return self.stores.get("cache", self.stores["default"])
+
+    @property
+    def default_store(self) -> Store:
+        """The store for all that has none of its own."""
+        return self.stores["default"]
 
     @property
     def session_store(self) -> Store:
@@ -118,6 +125,7 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
         "session_idle_timeout": reader.read("SESSION_IDLE_TIMEOUT", None, _seconds),
         "session_lifetime": reader.read("SESSION_LIFETIME", None, _seconds),
         "session_max_bytes": reader.read("SESSION_MAX_BYTES", 1024 * 1024, _size),
+        "cookie_budget": reader.read("COOKIE_BUDGET", 3584, _size),
         "cache_ttl": reader.read("CACHE_TTL", 300.0, _seconds),
         "cache_memory": reader.read("CACHE_MEMORY", 32 * 1024 * 1024, _size_or_none),
         "lock_timeout": reader.read("LOCK_TIMEOUT", 5.0, _seconds),

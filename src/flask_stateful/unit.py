@@ -47,13 +47,17 @@ class Participant(t.Protocol):
         """Refuse further changes."""
 
 
+P = t.TypeVar("P", bound=Participant)
+
+
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "closed", "ended", "memo", "outgoing", "reads")
+    __slots__ = ("_participants", "_parts", "closed", "ended", "memo", "outgoing", "reads")
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
+        self._parts: dict[type, t.Any] = {}
         #: What was read that belongs to one visitor, such as ``"session:cart"`` and ``"cookie:lang"``. A name of ``*``
         #: means all of that kind.
         self.reads: set[str] = set()
@@ -75,6 +79,14 @@ class Unit:
         self._participants.append(participant)
         if len(self._participants) > 1:
             self._participants.sort(key=_step)
+
+    def part(self, kind: type[P], make: t.Callable[[], P]) -> P:
+        """Return the one participant of a class, which is made and joins when it is first asked for."""
+        found: P | None = self._parts.get(kind)
+        if found is None:
+            found = self._parts[kind] = make()
+            self.join(found)
+        return found
 
     @contextlib.contextmanager
     def watching(self) -> Generator[set[str]]:

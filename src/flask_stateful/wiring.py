@@ -19,8 +19,14 @@ from .cache.layer import Memo, open_layer
 from .cache.personal import watch_cookies
 from .cache.runtime import Runtime
 from .cache.storage import CacheStorage
+from .cookies.header import all_spellings
+from .cookies.outgoing import CookieService
+from .cookies.request import RequestCookies
+from .cookies.spill import Spills
+from .cookies.tokens import SealedCodec, SignedCodec, TextCodec
 from .errors import ConfigError, StateError, StoreError, StoreUnavailable
 from .keys import make_keyring
+from .sealing import Keyring
 from .sessions.cookie import SessionCookie
 from .sessions.interface import SessionService, StatefulSessionInterface
 from .sessions.manager import SessionManager
@@ -54,7 +60,9 @@ class Wiring:
     def __init__(self, app: Flask, store: StoreSetting | None, user_id: t.Callable[[], str | None]) -> None:
         self._app = app
         self._user_id = user_id
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._keyring: Keyring | None = None
+        self._cookies: CookieService | None = None
         self._service: SessionService | None = None
         self._cache: Runtime | None = None
         self._unit_key = f"flask_stateful.unit.{id(app)}"
@@ -62,6 +70,9 @@ class Wiring:
         self.settings = read_settings(app, store)
         #: The store that sessions are kept in.
         self.session_store = self._guard("sessions", self.settings.session_store)
+        shared = self.settings.default_store is self.settings.session_store
+        #: The store for all that has none of its own; an outage of one that sessions use as well is noticed once.
+        self.default_store = self.session_store if shared else self._guard("default", self.settings.default_store)
 
     def attach(self) -> Wiring:
         """Put our hooks into the application."""
@@ -88,10 +99,35 @@ class Wiring:
             if self._service is None:
                 cookie = SessionCookie(cookie_options(self._app))
                 options = session_options(self._app, self.settings)
-                keyring = make_keyring(self._app, self.settings.stores.values())
-                records = SessionRecords(self._app, self.session_store, keyring, options)
+                records = SessionRecords(self._app, self.session_store, self.keyring(), options)
                 self._service = SessionService(records, cookie)
             return self._service
+
+    def keyring(self) -> Keyring:
+        """Return the application's keys, the same ones for every kind of state."""
+        with self._lock:
+            if self._keyring is None:
+                self._keyring = make_keyring(self._app, self.settings.stores.values())
+            return self._keyring
+
+    def cookie_service(self) -> CookieService:
+        """Return what cookies need, made at first use."""
+        return self._cookies or self._make_cookies()
+
+    def _make_cookies(self) -> CookieService:
+        with self._lock:
+            if self._cookies is None:
+                keyring, namespace = self.keyring(), self.settings.namespace
+                self._cookies = CookieService(
+                    {
+                        "sealed": SealedCodec(keyring, namespace),
+                        "signed": SignedCodec(keyring, namespace),
+                        "plain": TextCodec(),
+                    },
+                    Spills(self.default_store, keyring, namespace),
+                    self.settings.cookie_budget,
+                )
+            return self._cookies
 
     def cache_runtime(self) -> Runtime:
         """Return what the cache needs, made at first use."""
@@ -124,7 +160,7 @@ class Wiring:
         if kind == "header":
             return request.headers.get(of)
         if kind == "cookie":
-            return request.cookies.get(of)
+            return all_spellings(request.environ, of)
         if kind == "user":
             return self._user_id()
         current = SessionManager().current
@@ -151,6 +187,11 @@ class Wiring:
         if unit is None:
             unit = environ[self._unit_key] = Unit()
         return unit
+
+    def cookies_of(self, environ: WSGIEnvironment) -> RequestCookies:
+        """Return the cookies of the request with this environ."""
+        unit = self.unit_of(environ)
+        return unit.part(RequestCookies, lambda: RequestCookies(self.cookie_service(), unit, environ))
 
     def _finisher(self) -> t.Callable[[Response], Response]:
         """Return the function that ends a request. Flask calls a plain function faster than a method."""
@@ -193,6 +234,14 @@ def current_wiring() -> Wiring:
     :raises ConfigError: if it has nothing.
     """
     return wiring_of(current_app)
+
+
+def current_cookies() -> RequestCookies:
+    """Return the cookies of the current request.
+
+    :raises ConfigError: if the application has nothing of us.
+    """
+    return current_wiring().cookies_of(request.environ)
 
 
 def current_cache() -> Runtime:

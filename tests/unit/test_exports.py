@@ -74,7 +74,7 @@ def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
     assert public(flask_stateful.Stateful) == {"init_app", "user_id"}
-    assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "sessions"}
+    assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "cookies", "sessions"}
     assert public(type(state.sessions)) == SESSIONS
 
 

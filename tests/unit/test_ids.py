@@ -11,8 +11,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from werkzeug.http import parse_cookie
 
+from flask_stateful.cookies.header import CookieFinder
 from flask_stateful.sealing import Keyring
-from flask_stateful.sessions.ids import CookieFinder, Identities, Identity, new_handle, store_key
+from flask_stateful.sessions.ids import Identities, Identity, new_handle, store_key
 
 SECRET = "correct horse battery staple"
 IDENTITIES = Identities(Keyring(SECRET), "shop")

@@ -6,6 +6,8 @@ import dataclasses
 import typing as t
 from datetime import UTC, datetime
 
+from ..cookies.header import make_private
+
 if t.TYPE_CHECKING:
     from flask import Response
 
@@ -58,7 +60,4 @@ class SessionCookie:
             samesite=options.samesite,
             partitioned=options.partitioned,
         )
-        # A shared cache must not hand one visitor's cookie to the next, whatever the view says about its page.
-        control = response.cache_control
-        if not control.no_store:
-            control.private, control.public, control.s_maxage = True, False, None
+        make_private(response)

@@ -18,9 +18,6 @@ from ..sealing import KEY_ID_BYTES, Key, Keyring
 from ..serialization import url_safe
 from .record import RecordSeal
 
-if t.TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
 _TOKEN_BYTES: t.Final = 32
 _HANDLE_BYTES: t.Final = 16
 _TAG_BYTES: t.Final = 8
@@ -31,10 +28,6 @@ _COOKIE_LENGTH: t.Final = KEY_ID_BYTES * 2 + 43 + _TAG_BYTES * 2 + 2
 _COOKIE_VALUE: t.Final = re.compile(
     rf"([0-9a-f]{{{KEY_ID_BYTES * 2}}})\.([A-Za-z0-9_-]{{43}})\.([0-9a-f]{{{_TAG_BYTES * 2}}})"
 )
-
-#: How many cookies of one name are looked at. A browser sends several when a parent domain or another path has set
-#: one as well.
-_MAX_TWINS: t.Final = 4
 
 
 class Identity:
@@ -101,22 +94,3 @@ def store_key(namespace: str, token: str) -> str:
 def new_handle() -> bytes:
     """Return a new public name for a session: 128 random bits."""
     return secrets.token_bytes(_HANDLE_BYTES)
-
-
-class CookieFinder:
-    """Finds the session cookie in a request.
-
-    It looks at the header's text: parsing every cookie would cost twenty times as much.
-
-    :param name: the session cookie's name.
-    """
-
-    def __init__(self, name: str) -> None:
-        # No quantifier gives back what it took: a header made to go wrong is read in linear time, too.
-        # Quotes and blanks around a value do not belong to it, and no value of ours has any inside.
-        self._pattern = re.compile(rf'(?:^|;)[ \t]*+{re.escape(name)}=[ \t"]*+([^; \t"]*+)')
-
-    def values(self, environ: WSGIEnvironment) -> list[str]:
-        """Return the values that the browser sent under the name, the first few of them."""
-        header = environ.get("HTTP_COOKIE")
-        return self._pattern.findall(header)[:_MAX_TWINS] if header else []

@@ -7,8 +7,8 @@ import typing as t
 from flask.sessions import SessionInterface
 
 from .. import signals
+from ..cookies.header import CookieFinder, vary_by_cookie
 from ..unit import Unit
-from . import ids
 from .change import Outcome
 from .cookie import SessionCookie
 from .records import Entry, SessionRecords
@@ -26,7 +26,7 @@ class SessionService:
     def __init__(self, records: SessionRecords, cookie: SessionCookie) -> None:
         self.records = records
         self.cookie = cookie
-        self.finder = ids.CookieFinder(cookie.options.name)
+        self.finder = CookieFinder(cookie.options.name)
 
 
 class StatefulSessionInterface(SessionInterface):
@@ -75,7 +75,7 @@ class StatefulSessionInterface(SessionInterface):
         if not isinstance(session, Session):
             return
         if session.accessed:
-            _vary_by_cookie(response)
+            vary_by_cookie(response)
         if session.touched:
             if not session.closed:
                 session.save()
@@ -101,12 +101,3 @@ class StatefulSessionInterface(SessionInterface):
             return True
         refresh = session.outcome is Outcome.SAVED or self._service().cookie.options.refresh
         return entry.id.stale or session.recookie or (session.permanent and refresh)
-
-
-def _vary_by_cookie(response: Response) -> None:
-    # Parsing an absent header into a set, or looking it up by name, costs more than opening a session does.
-    for name, _ in response.headers:
-        if name.lower() == "vary":
-            response.vary.add("Cookie")
-            return
-    response.headers.add("Vary", "Cookie")

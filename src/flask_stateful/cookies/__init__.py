@@ -1,0 +1,1 @@
+"""Cookies that are sealed, signed or plain, within the limits that browsers keep."""

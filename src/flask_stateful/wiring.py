@@ -160,7 +160,8 @@ class Wiring:
         if kind == "header":
             return request.headers.get(of)
         if kind == "cookie":
-            return all_spellings(request.environ, of)
+            # A jar and Flask do not take quite the same text for a cookie, and a view may look at it through either.
+            return [request.cookies.getlist(of), all_spellings(request.environ, of)]
         if kind == "user":
             return self._user_id()
         current = SessionManager().current

@@ -1,4 +1,4 @@
-"""Nothing that a browser sends is believed unless we made it, for this name and owner; keys can be changed meanwhile."""
+"""Nothing a browser sends is believed unless we made it, for this name and owner; keys can be changed meanwhile."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ class RequestCookies:
         if type(name) is not str:
             raise TypeError(f"a cookie's name must be str, not {type(name).__name__}")
         wire = options.wire_name(name, https=self._https)
-        if not is_name(wire):
+        if not (is_name(name) and is_name(wire)):
             raise ValueError(
                 f"{where}: a cookie's name is made of letters, digits and !#$%&'*+-.^_`|~; write it like 'cart_items'"
             )

@@ -28,6 +28,7 @@ from . import (
     cache_stampede,
     chart,
     codec,
+    cookies,
     gunicorn,
     sessions,
     store,
@@ -43,7 +44,7 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "gunicorn", "store", "scale", "cache")
+_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "cache")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
@@ -99,6 +100,8 @@ def _run(name: str, extent: Extent) -> Part:
         if name == "sessions":
             part = sessions.run(place, rounds=extent.session_rounds, tick=_tick)
             part += codec.run(rounds=extent.codec_rounds, tick=_tick)
+        elif name == "cookies":
+            part = cookies.run(rounds=extent.codec_rounds, tick=_tick)
         elif name == "gunicorn":
             part = gunicorn.run(place, rounds=extent.server_rounds, seconds=extent.server_seconds, tick=_tick)
         elif name == "store":

@@ -22,6 +22,7 @@ nitpick_ignore_regex = [
     # Type variables, and what a signature mentions but nobody types.
     (r"py:.*", r"flask_stateful\.cache\..*\.(P|R|R_co)"),
     (r"py:.*", r"flask_stateful\.cache\.runtime\.(Default|Runtime)"),
+    (r"py:.*", r"flask_stateful\.cookies\.(options\.Options|request\.RequestCookies)"),
 ]
 
 html_theme = "furo"

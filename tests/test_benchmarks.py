@@ -20,6 +20,7 @@ from benchmarks import (
     cache_stampede,
     chart,
     codec,
+    cookies,
     gunicorn,
     sessions,
 )
@@ -165,6 +166,14 @@ def test_codec_part() -> None:
     assert loads(codec.write_one(data)) == loads(codec.write_all(data)) == codec.LARGE | {"user_id": "4712"}
     assert list(loads_items(codec.write_one(data))) == list(codec.LARGE)
     assert len(codec.run(rounds=1, tick=lambda: None).gates) == 2
+
+
+def test_cookies_part() -> None:
+    """Both cookies give back the value, are of about the same size, and are judged by one gate."""
+    for make, read in cookies.contenders().values():
+        assert read(make(cookies.VALUE)) == cookies.VALUE
+        assert 190 < len(make(cookies.VALUE)) < 230
+    assert [gate.code for gate in cookies.run(rounds=1, tick=lambda: None).gates] == ["K1"]
 
 
 @peers

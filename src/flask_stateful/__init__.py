@@ -2,6 +2,7 @@
 
 from .errors import (
     ConfigError,
+    CookieTooLarge,
     LockTimeout,
     StateClosed,
     StateConflict,
@@ -15,6 +16,7 @@ from .sessions.manager import SessionInfo
 
 __all__ = [
     "ConfigError",
+    "CookieTooLarge",
     "LockTimeout",
     "SessionInfo",
     "StateClosed",

@@ -15,7 +15,7 @@ an extension type first: the table at the end of this module is the format.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import enum
 import typing as t
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
@@ -62,6 +62,9 @@ _MICROSECOND: t.Final = timedelta(microseconds=1)
 #: ``type``, as type checkers should see it.
 _type_of: t.Callable[[t.Any], type[t.Any]] = type
 
+_TO_URL_SAFE: t.Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL_SAFE: t.Final = bytes.maketrans(b"-_", b"+/")
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -107,7 +110,17 @@ def loads_items(data: bytes) -> dict[str, Raw]:
 
 def url_safe(data: bytes) -> str:
     """Return bytes as URL-safe base64 without padding (:rfc:`4648`, section 5), for keys and names."""
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL_SAFE).rstrip(b"=").decode()
+
+
+def from_url_safe(text: str) -> bytes | None:
+    """Return the bytes that :func:`url_safe` made a text of, or ``None`` where it made no such text."""
+    try:
+        data = binascii.a2b_base64(text.encode("ascii").translate(_FROM_URL_SAFE) + b"=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    # Base64 leaves out what it does not know, and the last bits; only one text may stand for the same bytes.
+    return data if url_safe(data) == text else None
 
 
 def _lower(value: t.Any, depth: int = 0) -> t.Any:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-import time
 import typing as t
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from werkzeug.http import parse_cookie
 
 from flask_stateful import Stateful
-from flask_stateful.cookies.header import finder, quote, unquote
 
 from .conftest import Browser, make_app
 
@@ -94,33 +89,3 @@ def test_plain_text_that_is_no_text(browser: Browser, state: Stateful) -> None:
     assert browser.ask(lambda: state.cookies.plain.get("x"), cookie="x=" + "ä".encode().decode("latin-1")) == "ä"
     assert browser.ask(lambda: state.cookies.plain.get("x"), cookie="x=" + "a" * 4095) == "a" * 4095
     assert browser.ask(lambda: state.cookies.plain.get("x"), cookie="x=" + "a" * 4096) is None
-
-
-@given(st.text(max_size=100))
-def test_quoting_is_undone(text: str) -> None:
-    """What is quoted is ASCII without separators, and comes back, by Werkzeug's parser as well."""
-    quoted = quote(text)
-    assert quoted.isascii()
-    assert not set(quoted) & set(";,\r\n\x00")
-    assert unquote(quoted) == text
-    assert parse_cookie(f"x={quoted}")["x"] == text
-
-
-@given(st.text(max_size=100))
-def test_unquoting_never_fails(raw: str) -> None:
-    """Any text has a value or none."""
-    found = unquote(raw)
-    assert found is None or isinstance(found, str)
-
-
-@pytest.mark.parametrize("header", ["x=" * 20_000, "x=" + " " * 50_000 + ";", ('x="' * 9000) + "y", ";" * 50_000])
-def test_a_header_made_to_go_wrong_is_read_in_linear_time(header: str) -> None:
-    """Ten times the length takes about ten times as long, never a hundred times."""
-
-    def seconds(text: str) -> float:
-        began = time.perf_counter()
-        [unquote(raw) for raw in finder("x").raw({"HTTP_COOKIE": text})]
-        return time.perf_counter() - began
-
-    short, long = (min(seconds(text) for _ in range(5)) for text in (header[:5000], header))
-    assert long < 60 * max(short, 0.0002)

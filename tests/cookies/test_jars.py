@@ -15,8 +15,8 @@ from flask_stateful import ConfigError, StateClosed, Stateful
 from flask_stateful.cookies import header
 from flask_stateful.cookies.jar import Jar
 from flask_stateful.cookies.options import Options
-from flask_stateful.cookies.tokens import from_url_safe
 from flask_stateful.errors import EncodeError
+from flask_stateful.serialization import from_url_safe
 from flask_stateful.testing import FakeClock
 from flask_stateful.wiring import current_cookies, wiring_of
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from flask_stateful import Stateful
 from flask_stateful.cookies.options import Options
-from flask_stateful.cookies.tokens import Place, SealedCodec, SignedCodec, TextCodec, facts_of, from_url_safe
+from flask_stateful.cookies.tokens import Place, SealedCodec, SignedCodec, TextCodec, facts_of
 from flask_stateful.sealing import OVERHEAD, Keyring
-from flask_stateful.serialization import dumps, url_safe
+from flask_stateful.serialization import dumps, from_url_safe, url_safe
 from flask_stateful.testing import FakeClock
 
 from .conftest import SECRET, Browser, make_app

@@ -18,6 +18,7 @@ from flask_stateful import errors, signals, stores, testing
 NAMES = {
     "flask_stateful": {
         "ConfigError",
+        "CookieTooLarge",
         "LockTimeout",
         "SessionInfo",
         "StateClosed",

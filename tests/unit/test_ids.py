@@ -9,9 +9,7 @@ import typing as t
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from werkzeug.http import parse_cookie
 
-from flask_stateful.cookies.header import CookieFinder
 from flask_stateful.sealing import Keyring
 from flask_stateful.sessions.ids import Identities, Identity, new_handle, store_key
 
@@ -197,76 +195,3 @@ def test_repr_hides_the_id() -> None:
     for thing in (identity, IDENTITIES, identity.seal):
         assert identity.token not in repr(thing)
         assert identity.key not in repr(thing)
-
-
-# The cookie header
-
-NAMES = st.sampled_from(["session", "Session", "xsession", "session2", "__Host-session", "a.b", "aXb", "$x"])
-TOKENS = st.text("abcXYZ0123456789._-", max_size=12)
-
-
-def find(name: str, header: str) -> list[str]:
-    """Return what is found in a header."""
-    return CookieFinder(name).values({"HTTP_COOKIE": header})
-
-
-@given(st.lists(st.tuples(NAMES, TOKENS), max_size=8), NAMES, st.sampled_from(["; ", ";", " ;  "]))
-def test_finds_what_werkzeug_finds(cookies: list[tuple[str, str]], name: str, between: str) -> None:
-    """In any header that a browser sends, the values of a name are those that parsing the whole header gives."""
-    header = between.join(f"{key}={value}" for key, value in cookies)
-    assert find(name, header) == parse_cookie(header).getlist(name)[:4]
-
-
-def test_nothing_is_found_in_nothing() -> None:
-    """Without a cookie header there is no value."""
-    assert CookieFinder("session").values({}) == []
-    assert find("session", "") == []
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("session=a", ["a"]),
-        ("session=a; other=b", ["a"]),
-        ("other=b; session=a", ["a"]),
-        ("session=a; session=b", ["a", "b"]),
-        ('session="a"', ["a"]),
-        ("session= a ; x=y", ["a"]),
-        ("session=", [""]),
-        ("xsession=a; session2=b; Session=c", []),
-        ("x=session=a", []),
-        ("x=1,session=a", []),
-        ("session", []),
-        ("session=a; " * 9, ["a"] * 4),
-        ("=a; session=b;;; =", ["b"]),
-    ],
-)
-def test_twins_quotes_and_neighbours(header: str, expected: list[str]) -> None:
-    """All values of the name are found in order, at most four, quoted or not, and those of no similar name."""
-    assert find("session", header) == expected
-
-
-@given(st.text())
-def test_no_header_breaks_it(header: str) -> None:
-    """Whatever the header holds, nothing is raised and nothing is found that is not in it."""
-    assert all(value in header for value in find("session", header))
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "session=" + " " * 50_000 + 'a"b',
-        "session=" + " " * 50_000 + "a" + " " * 50_000 + '"b',
-        ('session="a" ' * 5000) + "b",
-        "session" * 10_000,
-        "session=" * 10_000,
-        ";" * 100_000,
-        ";" + " " * 100_000 + "x",
-        '"' * 100_000,
-    ],
-    ids=range(8),
-)
-def test_long_header_is_read_in_linear_time(header: str) -> None:
-    """A header that is far longer than servers take, and made to go wrong, is read at once."""
-    # What is not linear would take longer than the tests may.
-    assert all(value in header for value in find("session", header))

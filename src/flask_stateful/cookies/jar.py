@@ -48,9 +48,7 @@ class Jar:
     def set(self, name: str, value: t.Any, **options: t.Unpack[CookieOptions]) -> None:
         """Set a cookie.
 
-        :param options: ``max_age`` (seconds or a timedelta, at most 400 days; without it the cookie goes with the
-            browser session), ``path``, ``domain``, ``secure``, ``httponly``, ``samesite``, ``partitioned``,
-            ``overflow`` (``"error"`` or ``"spill"``), ``purpose``, ``owner``.
+        :param options: see :class:`~flask_stateful.cookies.options.CookieOptions`.
         :raises CookieTooLarge: if name and value exceed 4,096 octets and ``overflow`` is ``"error"``.
         :raises EncodeError: if the value is of a type that cannot be stored.
         :raises ValueError: if browsers would refuse the cookie; the text says what to write instead.

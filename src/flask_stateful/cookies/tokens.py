@@ -13,8 +13,6 @@ A *plain* value is its text.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hmac
 import typing as t
@@ -24,7 +22,7 @@ import msgspec
 from .. import clock
 from ..errors import BadSeal, EncodeError
 from ..sealing import KEY_ID_BYTES, Keyring, Seal
-from ..serialization import Raw, dumps, loads, url_safe
+from ..serialization import Raw, dumps, from_url_safe, loads, url_safe
 from .header import quote, unquote
 from .options import Options, SameSite
 
@@ -213,15 +211,6 @@ class SignedCodec(TextCodec):
 
     def _message(self, place: Place, text: str, told: str) -> bytes:
         return _encoder.encode((self._namespace, *place, text, told))
-
-
-def from_url_safe(text: str) -> bytes | None:
-    """Return the bytes of URL-safe base64 without padding, or ``None`` where another text would stand for them."""
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
-        return None
-    return data if url_safe(data) == text else None
 
 
 _SIGNED: t.Final = "signed cookie"

@@ -9,8 +9,10 @@ import typing as t
 import pytest
 
 from flask_stateful import Stateful
+from flask_stateful.cookies.tokens import Place, SealedCodec
+from flask_stateful.sealing import Keyring
 
-from .conftest import Browser, make_app
+from .conftest import SECRET, Browser, make_app
 
 #: So many bad cookies are sent.
 TIMES: t.Final = 3000
@@ -81,6 +83,27 @@ def test_the_first_readable_of_several_counts(browser: Browser, state: Stateful)
     for before, expected in ((0, 1), (3, 1), (4, None)):
         header = "; ".join([*["__Host-x=bad"] * before, f"__Host-x={one}", f"__Host-x={two}"])
         assert browser.ask(lambda: state.cookies.get("x"), cookie=header) == expected
+
+
+def test_a_genuine_seal_around_something_else(browser: Browser, state: Stateful) -> None:
+    """What opens and is no cookie of this version, or holds no value, is not there; the next one is looked at."""
+    browser.visit(lambda: state.cookies.set("x", 1))
+    good = browser.sent("__Host-x")
+    codec, place = SealedCodec(Keyring(SECRET), "shop"), Place("__Host-x", "")
+    for bad in (
+        codec.write(place, b"\xd4\x63\x00", ()),  # an extension type that nobody knows
+        codec.write(place, b"\x01", ("not a time",)),
+        codec.write(place, b"\x01", (None, False, 7)),
+    ):
+        assert browser.ask(lambda bad=bad: state.cookies.get("x"), cookie=f"__Host-x={bad}") is None
+        twins = f"__Host-x={bad}; __Host-x={good}"
+        assert browser.ask(lambda twins=twins: state.cookies.get("x"), cookie=twins) == 1
+
+
+def test_a_name_that_cannot_be_is_not_found(browser: Browser, state: Stateful) -> None:
+    """A name with ``=`` in it is not the beginning of a value."""
+    assert browser.ask(lambda: state.cookies.plain.get("a=b"), cookie="a=b=c") is None
+    assert browser.ask(lambda: state.cookies.plain.get("a"), cookie="a=b=c") == "b=c"
 
 
 def test_plain_text_that_is_no_text(browser: Browser, state: Stateful) -> None:

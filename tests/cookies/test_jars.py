@@ -248,6 +248,22 @@ def test_kept_on_error_when_the_setting_says_so() -> None:
     assert browser.names == {"__Host-a"}
 
 
+def test_after_a_failed_request_reading_gives_what_the_browser_has(browser: Browser, state: Stateful) -> None:
+    """What was discarded was never written."""
+    seen: list[t.Any] = []
+
+    def body() -> t.Iterator[str]:
+        seen.append(state.cookies.plain["a"])
+        yield "failed"
+
+    def view() -> Response:
+        state.cookies.plain["a"] = "new"
+        return Response(stream_with_context(body()), 500)
+
+    assert browser.visit(view, cookie="a=old").text == "failed"
+    assert seen == ["old"]
+
+
 def test_a_failed_save_sends_no_cookie(browser: Browser, state: Stateful) -> None:
     """Where what is saved before the cookies fails, none is set: the error page says what is true."""
 
@@ -341,11 +357,22 @@ def test_without_consent_a_cookie_lasts_for_the_request_alone(browser: Browser, 
     def view() -> t.Any:
         state.cookies.set("ad", 1, purpose="marketing")
         state.cookies["cart"] = 2
-        state.cookies.delete("old")
+        state.cookies.with_options(purpose="marketing").delete("old")
         return state.cookies["ad"]
 
     assert browser.ask(view) == 1
     assert browser.names == {"__Host-cart", "__Host-old"}
+
+
+def test_without_consent_a_cookie_is_not_sent_anew(browser: Browser, state: Stateful) -> None:
+    """After a change of the key, what the cookie is for is known from itself."""
+    browser.visit(lambda: (state.cookies.set("ad", 1, purpose="marketing"), state.cookies.set("cart", 2)))
+    sent = "; ".join(line.partition(";")[0] for line in browser.lines)
+    later = Browser(make_app(SECRET_KEY="next", SECRET_KEY_FALLBACKS=[SECRET]))
+    wiring_of(later.app).cookie_service().allowed = "necessary".__eq__
+    jar = t.cast("Stateful", later.app.extensions["state"]).cookies
+    assert later.ask(lambda: [jar["ad"], jar["cart"]], cookie=sent) == [1, 2]
+    assert later.names == {"__Host-cart"}
 
 
 def test_the_purpose_is_asked_for_when_the_response_is_saved(browser: Browser, state: Stateful) -> None:

@@ -224,11 +224,12 @@ def test_an_old_spilled_value_goes(browser: Browser, state: Stateful, store: Mem
     assert keys(store) == []
 
 
-def test_another_path_keeps_its_spilled_value(browser: Browser, state: Stateful, store: MemoryStore) -> None:
+def test_another_path_keeps_its_spilled_value(browser: Browser, state: Stateful, clock: FakeClock) -> None:
     """What is written for another path is another cookie."""
     insecure = Browser(browser.app, https=False)
     insecure.visit(lambda: spill(state, LARGE))
     insecure.visit(lambda: state.cookies.set("cart", [1], path="/a"))
+    clock.advance(11)
     assert insecure.ask(lambda: state.cookies["cart"]) == LARGE
 
 
@@ -238,13 +239,16 @@ def test_a_failed_request_spills_nothing(browser: Browser, state: Stateful, stor
     assert (browser.lines, keys(store)) == ([], [])
 
 
-def test_a_spilled_value_moves_to_the_new_key(browser: Browser, state: Stateful, store: MemoryStore) -> None:
+def test_a_spilled_value_moves_to_the_new_key(
+    browser: Browser, state: Stateful, store: MemoryStore, clock: FakeClock
+) -> None:
     """After a rotation, cookie and value are both sealed anew, and the old key is not needed any more."""
     browser.visit(lambda: spill(state, LARGE, max_age=100))
     old = browser.lines[0].partition(";")[0]
     later = Browser(make_app(store, SECRET_KEY="next", SECRET_KEY_FALLBACKS=[SECRET]))
     assert later.ask(lambda: cookies_of(later)["cart"], cookie=old) == LARGE
     new = later.lines[0].partition(";")[0]
+    clock.advance(11)
     last = Browser(make_app(store, SECRET_KEY="next"))
     assert last.ask(lambda: cookies_of(last)["cart"], cookie=new) == LARGE
     assert len(keys(store)) == 1
@@ -271,6 +275,26 @@ def test_what_the_store_does_not_take_is_an_error_at_assignment() -> None:
     state = t.cast("Stateful", app.extensions["state"])
     with browser.app.test_request_context(), pytest.raises(ValueTooLarge, match="exceeds the 5,000"):
         spill(state, LARGE)
+
+
+def test_4096_octets_are_the_limit_whatever_the_budget(roomy: Browser) -> None:
+    """A cookie that browsers drop is spilled also where the response has room for it."""
+    roomy.visit(lambda: cookies_of(roomy).set("cart", LARGE, overflow="spill"))
+    assert len(roomy.lines[0]) < 200
+    assert roomy.ask(lambda: cookies_of(roomy)["cart"]) == LARGE
+
+
+def test_a_removal_has_nothing_to_spill(browser: Browser, state: Stateful) -> None:
+    """Where the budget is exceeded, it is left as it is."""
+    caught: list[CookieTooLarge] = []
+    browser.app.register_error_handler(CookieTooLarge, lambda error: (caught.append(error), ("too much", 400))[1])
+
+    def view() -> None:
+        state.cookies.with_options(overflow="spill").delete("cart")
+        state.cookies.plain["a"] = "v" * 3600
+
+    assert browser.visit(view).status_code == 400
+    assert "state.cookies['cart']" in str(caught[0])
 
 
 def test_a_name_that_leaves_no_room_is_an_error(roomy: Browser) -> None:

@@ -177,6 +177,16 @@ def test_a_rotated_key_sends_the_cookie_anew(browser: Browser, state: Stateful, 
     assert bare.ask(lambda: bare.app.extensions["state"].cookies.get("x"), cookie=old.partition(";")[0]) is None
 
 
+def test_secure_is_kept_where_a_proxy_hides_https(browser: Browser, state: Stateful) -> None:
+    """A cookie that was set with ``secure=True`` is sent anew with Secure, also when the request looks like HTTP."""
+    insecure = Browser(browser.app, https=False)
+    insecure.visit(lambda: state.cookies.set("x", 1, secure=True))
+    later = Browser(make_app(SECRET_KEY="next", SECRET_KEY_FALLBACKS=[SECRET]), https=False)
+    jar = t.cast("Stateful", later.app.extensions["state"]).cookies
+    assert later.ask(lambda: jar["x"], cookie=insecure.lines[0].partition(";")[0]) == 1
+    assert later.lines[0].endswith("; Secure")
+
+
 def test_what_a_request_writes_goes_before_sealing_anew(browser: Browser, state: Stateful) -> None:
     """A cookie that is read with an old key and then set, or removed, goes out once."""
     browser.visit(lambda: state.cookies.set("x", 1))

@@ -86,7 +86,7 @@ class Outgoing:
         :raises ValueTooLarge: if the store does not take its value either.
         """
         size = self._seal(written)
-        if written.options.overflow == "spill" and (size > MAX_OCTETS or written.octets > self._service.budget):
+        if size > MAX_OCTETS and written.options.overflow == "spill":
             size = self._spill(written)
         if size > MAX_OCTETS:
             name = len(written.wire)
@@ -107,11 +107,6 @@ class Outgoing:
         """Seal a cookie with the current key, unless this response writes it anyway."""
         self._seal(written)
         self._anew[written.identity] = written
-
-    def clear(self) -> None:
-        """Forget all of it."""
-        self._written.clear()
-        self._anew.clear()
 
     def settle(self) -> list[Written]:
         """Return what goes out, after moving to the store what has to be there first.

@@ -174,7 +174,6 @@ class RequestCookies:
     def discard(self) -> None:
         """Forget what was written. That the response depends on cookies stays true."""
         self._written.clear()
-        self._outgoing.clear()
 
     def close(self) -> None:
         """Refuse further writes."""

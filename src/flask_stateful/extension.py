@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Iterable
 
 from .cache.cache import Cache
 from .cli import state_group
 from .cookies.jar import Cookies
+from .declared import handles
+from .declared.classes import State
+from .declared.places import EXTENSION
+from .declared.registry import Registry
 from .errors import ConfigError
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import EXTENSION, Wiring, current_cache, current_cookies
+from .wiring import Wiring, current_cache, current_cookies
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -25,6 +30,8 @@ class Stateful:
         (``"default"``, ``"sessions"``). It goes before the setting ``STATEFUL_STORE``.
     :param user_id: returns the id of the request's user, or ``None``. By default that is the user bound to the
         session, by ``state.sessions.login()`` or by Flask-Login.
+    :param declared: the application's declared classes. By default these are all that modules define, and those inside
+        functions once they are used.
     :raises ConfigError: if a setting is wrong.
     """
 
@@ -34,8 +41,10 @@ class Stateful:
         *,
         store: StoreSetting | None = None,
         user_id: t.Callable[[], object] | None = None,
+        declared: Iterable[type[State]] | None = None,
     ) -> None:
         self._store = store
+        self._declared = None if declared is None else list(declared)
         self._user_id = user_id
         #: What an application does with sessions besides reading and writing them.
         self.sessions: t.Final = SessionManager()
@@ -53,7 +62,8 @@ class Stateful:
         """
         if EXTENSION in app.extensions:
             raise ConfigError("this application already has a Stateful; call init_app(app) once for each application")
-        app.extensions[EXTENSION] = Wiring(app, self._store, lambda: self.user_id).attach()
+        wiring = Wiring(app, self._store, lambda: self.user_id, Registry(self._declared))
+        app.extensions[EXTENSION] = wiring.attach()
         app.cli.add_command(state_group)
         bind_flask_login(app, self.sessions)
 
@@ -64,6 +74,21 @@ class Stateful:
             return self.sessions.user_id
         user_id = self._user_id()
         return None if user_id is None else str(user_id)
+
+    def reset(self, handle: State, *names: str) -> None:
+        """Let the defaults of a declared class hold again: those of some fields, or of all.
+
+        :param handle: as in ``prefs = Prefs()``.
+        :raises AttributeError: if there is no such field.
+        """
+        handles.reset(handle, *names)
+
+    def known(self, handle: State, name: str) -> bool:
+        """Tell whether a field of a declared class has a value, so that what it reads as is not the default.
+
+        :raises AttributeError: if there is no such field.
+        """
+        return handles.known(handle, name)
 
     def __repr__(self) -> str:
         return "<Stateful>"

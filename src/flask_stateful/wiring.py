@@ -24,6 +24,9 @@ from .cookies.outgoing import CookieService
 from .cookies.request import RequestCookies
 from .cookies.spill import Spills
 from .cookies.tokens import SealedCodec, SignedCodec, TextCodec
+from .declared.model import Model
+from .declared.places import EXTENSION, Place, Places
+from .declared.registry import Registry
 from .errors import ConfigError, StateError, StoreError, StoreUnavailable
 from .keys import make_keyring
 from .sealing import Keyring
@@ -46,19 +49,23 @@ logger = logging.getLogger("flask_stateful")
 #: Returns the current application itself: to go through the proxy takes longer than a hit in the cache.
 _current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
 
-#: Where an application keeps its wiring, in ``app.extensions``.
-EXTENSION: t.Final = "stateful"
-
 
 class Wiring:
     """What one application has of us.
 
     :param store: what was passed as ``Stateful(store=)``.
     :param user_id: returns the id of the request's user.
+    :param declared: the declared classes of the application.
     """
 
-    def __init__(self, app: Flask, store: StoreSetting | None, user_id: t.Callable[[], str | None]) -> None:
+    def __init__(
+        self, app: Flask, store: StoreSetting | None, user_id: t.Callable[[], str | None], declared: Registry
+    ) -> None:
         self._app = app
+        #: The declared classes of the application.
+        self.declared = declared
+        #: Where their values are kept.
+        self.places = Places()
         self._user_id = user_id
         self._lock = threading.RLock()
         self._keyring: Keyring | None = None
@@ -87,6 +94,17 @@ class Wiring:
         app.wsgi_app = self._front  # type: ignore[method-assign]
         return self
 
+    def place(self, kind: str) -> Place:
+        """Return where one kind of declared state is kept.
+
+        :raises ConfigError: if the application has no such place.
+        """
+        return self.places.place(kind)
+
+    def admit(self, model: Model) -> None:
+        """Raise :exc:`ConfigError` where a declared class is none of the application's."""
+        self.declared.admit(model)
+
     def session_service(self) -> SessionService:
         """Return what sessions need, made at first use: Flask's own settings may be set until then.
 
@@ -99,7 +117,9 @@ class Wiring:
             if self._service is None:
                 cookie = SessionCookie(cookie_options(self._app))
                 options = session_options(self._app, self.settings)
-                records = SessionRecords(self._app, self.session_store, self.keyring(), options)
+                records = SessionRecords(
+                    self._app, self.session_store, self.keyring(), options, field_of=self.declared.session_field
+                )
                 self._service = SessionService(records, cookie)
             return self._service
 

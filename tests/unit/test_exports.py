@@ -74,7 +74,7 @@ def public(kind: type) -> set[str]:
 def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
-    assert public(flask_stateful.Stateful) == {"init_app", "user_id"}
+    assert public(flask_stateful.Stateful) == {"init_app", "known", "reset", "user_id"}
     assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "cookies", "sessions"}
     assert public(type(state.sessions)) == SESSIONS
 
@@ -84,7 +84,7 @@ def test_extension_takes_everything_but_the_application_by_name() -> None:
     parameters = inspect.signature(flask_stateful.Stateful).parameters
     positional = [name for name, parameter in parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY]
     assert positional == ["app"]
-    assert set(parameters) == {"app", "store", "user_id"}
+    assert set(parameters) == {"app", "declared", "store", "user_id"}
 
 
 def test_session_info_has_its_fields() -> None:

@@ -11,9 +11,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from flask_stateful.errors import DecodeError, EncodeError, StateConflict, ValueTooLarge
 from flask_stateful.serialization import Raw, dumps, loads
-from flask_stateful.sessions.tracking import TrackedItems
+from flask_stateful.sessions.codec import SessionCodec
+from flask_stateful.tracking import TrackedItems
 
 from .values import exact
+
+CODEC = SessionCodec(102, lambda key: None)
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])
 VALUES = st.recursive(
@@ -70,7 +73,7 @@ class Tracking(RuleBasedStateMachine):
         self.deleted: set[str] = set()
         #: Whether ours were laid over theirs, which may put keys in either's order.
         self.laid = False
-        self.items = TrackedItems({})
+        self.items = TrackedItems({}, CODEC)
 
     @rule(key=KEYS, value=VALUES)
     def assign(self, key: str, value: t.Any) -> None:
@@ -152,7 +155,7 @@ class Tracking(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.items = TrackedItems(stored(self.theirs))
+        self.items = TrackedItems(stored(self.theirs), CODEC)
         self.laid = False
         self.known, self.mine, self.deleted = copy.deepcopy(self.theirs), copy.deepcopy(self.theirs), set()
 
@@ -180,7 +183,7 @@ TestTracking.__doc__ = "Whatever is done in whatever order, tracked items hold w
 
 def test_looking_is_not_changing() -> None:
     """Reading every value, also those that could be changed in place, leaves nothing to save."""
-    items = TrackedItems(stored({"list": [1, {"a": ()}], "set": {1}, "text": "x", "moment": None}))
+    items = TrackedItems(stored({"list": [1, {"a": ()}], "set": {1}, "text": "x", "moment": None}), CODEC)
     for key in list(items.values):
         look_at(items, key)
     assert items.changes() == {}
@@ -189,14 +192,14 @@ def test_looking_is_not_changing() -> None:
 
 def test_value_that_nobody_looks_at_stays_encoded() -> None:
     """A value is decoded when it is looked at, once, and the others are not."""
-    items = TrackedItems(stored({"a": [1], "b": [2]}))
+    items = TrackedItems(stored({"a": [1], "b": [2]}), CODEC)
     assert look_at(items, "a") is look_at(items, "a")
     assert type(items.values["b"]) is Raw
 
 
 def test_value_that_cannot_be_decoded_stays_as_it_is() -> None:
     """A value that is no value of ours raises when it is looked at, each time, and is not saved."""
-    items = TrackedItems({"a": Raw(b"\xc7\x00\x64")})
+    items = TrackedItems({"a": Raw(b"\xc7\x00\x64")}, CODEC)
     for _ in range(2):
         with pytest.raises(DecodeError):
             look_at(items, "a")
@@ -205,7 +208,7 @@ def test_value_that_cannot_be_decoded_stays_as_it_is() -> None:
 
 def test_equal_value_is_no_change() -> None:
     """Assigning what is stored already leaves nothing to save; an equal value of another type is a change."""
-    items = TrackedItems(stored({"a": 1, "b": [1, 2]}))
+    items = TrackedItems(stored({"a": 1, "b": [1, 2]}), CODEC)
     items.assign("a", 1)
     items.assign("b", [1, 2])
     assert items.changes() == {}
@@ -217,7 +220,7 @@ def test_equal_value_is_no_change() -> None:
 
 def test_change_inside_what_was_assigned_counts() -> None:
     """What is saved is what a list holds in the end, not what it held when it was assigned."""
-    items = TrackedItems({})
+    items = TrackedItems({}, CODEC)
     cart = [1]
     items.assign("cart", cart)
     cart.append(2)
@@ -229,22 +232,22 @@ def test_change_inside_what_was_assigned_counts() -> None:
 
 def test_failed_assignment_changes_nothing() -> None:
     """A value that cannot be stored, or is too long, raises at once, and the old one stays."""
-    items = TrackedItems(stored({"a": [1]}))
+    items = TrackedItems(stored({"a": [1]}), CODEC)
     look_at(items, "a").append(2)
     with pytest.raises(EncodeError, match=r"^session\['a'\]\[0\] is of type object"):
         items.assign("a", [object()])
     with pytest.raises(ValueTooLarge, match=r"session\['a'\] takes 103 bytes and .*SESSION_MAX_BYTES allows 102$"):
-        items.assign("a", "x" * 101, max_bytes=102)
+        items.assign("a", "x" * 101)
     with pytest.raises(ValueTooLarge):
-        items.assign("b", "x" * 101, max_bytes=102)
+        items.assign("b", "x" * 101)
     assert items.changes() == {"a": dumps([1, 2])}
-    items.assign("a", "x" * 100, max_bytes=102)
+    items.assign("a", "x" * 100)
     assert items.changes() == {"a": dumps("x" * 100)}
 
 
 def test_value_that_became_impossible_is_named() -> None:
     """A list that was changed in place to hold what cannot be stored is named when changes are asked for."""
-    items = TrackedItems(stored({"a": [1]}))
+    items = TrackedItems(stored({"a": [1]}), CODEC)
     look_at(items, "a").append({"b": object()})
     with pytest.raises(EncodeError, match=r"^session\['a'\]\[1\]\['b'\] is of type object"):
         items.changes()
@@ -255,7 +258,7 @@ def test_value_that_became_impossible_is_named() -> None:
 
 def test_live_value_stays_the_same_object() -> None:
     """A list that the store still holds as it is, or that was changed here, stays the one that somebody holds."""
-    items = TrackedItems(stored({"same": [1], "changed": [2], "lost": [3]}))
+    items = TrackedItems(stored({"same": [1], "changed": [2], "lost": [3]}), CODEC)
     same, changed, lost = (look_at(items, key) for key in ("same", "changed", "lost"))
     changed.append(0)
     items.rebase(stored({"same": [1], "changed": [9], "lost": [9]}), keep_changes=True)
@@ -271,7 +274,7 @@ def test_live_value_stays_the_same_object() -> None:
 @pytest.mark.parametrize("now", [{"a": [9]}, {}], ids=["replaced", "deleted"])
 def test_change_of_a_value_that_was_replaced_is_not_lost_silently(keep_changes: bool, now: dict[str, t.Any]) -> None:
     """A list that another request has replaced meanwhile can no longer be changed: that raises, and says what to do."""
-    items = TrackedItems(stored({"a": [1]}))
+    items = TrackedItems(stored({"a": [1]}), CODEC)
     held = look_at(items, "a")
     items.rebase(stored(now), keep_changes=keep_changes)
     assert items.changes() == {}
@@ -286,7 +289,7 @@ def test_change_of_a_value_that_was_replaced_is_not_lost_silently(keep_changes: 
 
 def test_replaced_value_is_watched_on() -> None:
     """It is still noticed when the store was read again several times since."""
-    items = TrackedItems(stored({"a": [1]}))
+    items = TrackedItems(stored({"a": [1]}), CODEC)
     held = look_at(items, "a")
     for value in (7, 8, 9):
         items.rebase(stored({"a": value}), keep_changes=True)
@@ -297,7 +300,7 @@ def test_replaced_value_is_watched_on() -> None:
 
 def test_deletion_is_kept_over_what_another_wrote() -> None:
     """A key that was deleted here stays deleted, whatever another has written to it; what it has added is there."""
-    items = TrackedItems(stored({"a": 1, "b": 2}))
+    items = TrackedItems(stored({"a": 1, "b": 2}), CODEC)
     items.delete("a")
     items.rebase(stored({"a": 7, "b": 2, "c": 3}), keep_changes=True)
     assert set(items.values) == {"b", "c"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from flask.sessions import SessionMixin
 
 from ..serialization import Raw, dumps
-from .tracking import TrackedItems
+from ..tracking import TrackedItems
 
 
 class SessionMapping(SessionMixin, abc.ABC):
@@ -26,11 +26,6 @@ class SessionMapping(SessionMixin, abc.ABC):
     @abc.abstractmethod
     def _decode(self, key: str, raw: Raw) -> t.Any:
         """Return the value of a key that nobody has looked at yet, or raise :exc:`KeyError` where it is damaged."""
-
-    @property
-    @abc.abstractmethod
-    def _max_bytes(self) -> int:
-        """How long the encoding of a value may be."""
 
     # Reading
 
@@ -71,7 +66,7 @@ class SessionMapping(SessionMixin, abc.ABC):
         if type(key) is not str:
             raise TypeError(f"a session key must be str, not {type(key).__name__}; write session[str(key)]")
         dumps(key, where="a session key")
-        items.assign(key, value, max_bytes=self._max_bytes)
+        items.assign(key, value)
 
     def __delitem__(self, key: str) -> None:
         self._writable().delete(key)

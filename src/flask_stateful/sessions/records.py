@@ -16,11 +16,14 @@ from ..sealing import Keyring
 from ..serialization import Raw
 from ..stores.base import Store
 from .change import Change, Outcome, SessionOptions, Visitor, is_empty
+from .codec import SessionCodec
 from .ids import Identities, Identity, new_handle
 from .record import TOMBSTONE, Header, Record
 
 if t.TYPE_CHECKING:
     from blinker import Signal
+
+    from ..declared.fields import Field
 
 logger = logging.getLogger("flask_stateful")
 
@@ -57,11 +60,21 @@ class SessionRecords:
     """The sessions of one application.
 
     :param app: the application, which is the sender of the signals.
+    :param field_of: returns the declared field that sessions keep under a key, if one is.
     """
 
-    def __init__(self, app: object, store: Store, keyring: Keyring, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        app: object,
+        store: Store,
+        keyring: Keyring,
+        options: SessionOptions,
+        *,
+        field_of: t.Callable[[str], Field | None] = lambda key: None,
+    ) -> None:
         self.store = store
         self.options = options
+        self.codec = SessionCodec(options.max_bytes, field_of)
         self.identities = Identities(keyring, options.namespace)
         self._keyring = keyring
         self._app = app

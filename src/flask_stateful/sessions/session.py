@@ -9,12 +9,13 @@ from collections.abc import Generator, Mapping
 
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw, loads
+from ..tracking import TrackedItems
 from ..unit import WRITTEN, Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
+from .codec import NO_FIELDS, SessionCodec
 from .mapping import SessionMapping
 from .record import Record
 from .records import MAX_ROUNDS, Entry, SessionRecords
-from .tracking import TrackedItems
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -76,7 +77,11 @@ class Session(SessionMapping):
 
     def _reset(self) -> None:
         """Go back to what the store holds."""
-        self._items, self._change = TrackedItems(self._stored), Change()
+        self._items, self._change = TrackedItems(self._stored, self._codec), Change()
+
+    @property
+    def _codec(self) -> SessionCodec:
+        return NO_FIELDS if self._failure is not None else self._records.codec
 
     @property
     def _record(self) -> Record | None:
@@ -117,19 +122,15 @@ class Session(SessionMapping):
             if self._entry is not None and self._entry.record is not None:
                 self._records.drop_corrupt(self._entry, self._entry.record.data)
             # What this request has done is whole, and begins another session.
-            own, self._items = self._items.assigned_values(), TrackedItems({})
+            own, self._items = self._items.assigned_values(), TrackedItems({}, self._codec)
             for name, value in own.items():
                 self._items.assign(name, value)
             raise KeyError(key) from None
 
-    @property
-    def _max_bytes(self) -> int:
-        return self._records.options.max_bytes
-
     def clear(self) -> None:
         """Remove every key and unbind the user. What is written after this begins a session with a new id."""
         self._writable()
-        self._items, self._change = TrackedItems({}), Change(cleared=True)
+        self._items, self._change = TrackedItems({}, self._codec), Change(cleared=True)
 
     def __repr__(self) -> str:
         return f"<Session of {len(self._items.values)} keys>" if self.touched else "<Session, not looked at>"
@@ -230,7 +231,7 @@ class Session(SessionMapping):
     def _go_back(self, change: Change) -> None:
         """Let this be all that the request has changed."""
         if change.cleared:
-            self._items = TrackedItems({})
+            self._items = TrackedItems({}, self._codec)
         else:
             self._items.rebase(self._stored, keep_changes=False)
         for key in change.deleted & self._items.values.keys():

@@ -1,0 +1,37 @@
+"""What is done to a handle as a whole."""
+
+from __future__ import annotations
+
+from .classes import State
+from .fields import Field
+from .model import model_of
+from .near import unknown
+
+
+def reset(handle: State, *names: str) -> None:
+    """Let the defaults of some fields hold again, or of all.
+
+    :raises AttributeError: if there is no such field.
+    """
+    fields = [_field(handle, name) for name in names] or list(model_of(handle).fields.values())
+    values = handle._values()
+    for field in fields:
+        values.reset(field)
+
+
+def known(handle: State, name: str) -> bool:
+    """Tell whether a field has a value, so that what it reads as is not the default.
+
+    :raises AttributeError: if there is no such field.
+    """
+    field = _field(handle, name)
+    return handle._values().known(field)
+
+
+def _field(handle: State, name: str) -> Field:
+    if not isinstance(handle, State):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"write a handle, as in prefs = Prefs(), not {handle!r}")
+    field = model_of(handle).fields.get(name)
+    if field is None:
+        raise AttributeError(unknown(handle, name))
+    return field

@@ -41,6 +41,13 @@ cache_refreshed = _signals.signal("cache-refreshed")
 #: A value could not be cached, read or refreshed; the caller got it all the same. Sent with ``name`` and ``event``.
 cache_error = _signals.signal("cache-error")
 
+#: A change of declared state was saved. Sent with ``name``, as in ``"prefs.theme"``.
+state_changed = _signals.signal("state-changed")
+
+#: A kept value of declared state did not fit its field, so that the default holds. Sent with ``name`` and
+#: ``reason``: ``"type"``, or ``"seal"`` where it could not be opened.
+state_invalid = _signals.signal("state-invalid")
+
 #: A store stopped answering. Sent with ``store``, its name in the settings, and ``error``, the exception's type.
 store_down = _signals.signal("store-down")
 

@@ -14,6 +14,7 @@ class Codec(t.Protocol):
 
     def encode(self, key: str, value: t.Any) -> bytes:
         """Return the encoding of a value, which is the same for equal values."""
+        ...
 
     def decode(self, key: str, raw: Raw) -> t.Any:
         """Return an encoded value, or raise :exc:`~flask_stateful.errors.DecodeError`."""
@@ -26,9 +27,11 @@ class Codec(t.Protocol):
 
     def is_steady(self, key: str) -> bool:
         """Tell whether equal values of a key encode to equal bytes in every process."""
+        ...
 
     def conflict(self, key: str) -> str:
         """Return what to say where a value was changed that is no longer the one at its key."""
+        ...
 
 
 class TrackedItems:
@@ -43,11 +46,11 @@ class TrackedItems:
     __slots__ = (
         "_assigned",
         "_codec",
-        "_defaults",
         "_encoded",
         "_orphans",
         "_seen",
         "_viewed",
+        "defaults",
         "deleted",
         "stored",
         "values",
@@ -73,7 +76,7 @@ class TrackedItems:
         #: What stored values encode to here, where that may differ from what is stored.
         self._seen: dict[str, bytes] = {}
         #: Values handed out for keys that have none, and the encodings they had.
-        self._defaults: dict[str, tuple[t.Any, bytes]] = {}
+        self.defaults: dict[str, tuple[t.Any, bytes]] = {}
 
     def decode(self, key: str, raw: Raw) -> t.Any:
         """Return the value of a key that nobody has looked at yet.
@@ -92,17 +95,17 @@ class TrackedItems:
 
         :param make: returns a default of its own each time.
         """
-        known = self._defaults.get(key)
+        known = self.defaults.get(key)
         if known is not None:
             return known[0]
         value = make()
         if type(value) not in FROZEN:
-            self._defaults[key] = value, self._codec.encode(key, value)
+            self.defaults[key] = value, self._codec.encode(key, value)
         return value
 
     def adopt_defaults(self) -> None:
         """Let each default that was changed in place be the value of its key."""
-        for key, (value, before) in list(self._defaults.items()):
+        for key, (value, before) in list(self.defaults.items()):
             if self._codec.encode(key, value) != before:
                 self.assign(key, value)
 
@@ -116,7 +119,7 @@ class TrackedItems:
         self._codec.require_room(key, encoded)
         self.values[key] = value
         self._assigned.add(key)
-        self._defaults.pop(key, None)
+        self.defaults.pop(key, None)
         if type(value) in FROZEN:
             self._encoded[key] = encoded
         else:
@@ -129,7 +132,7 @@ class TrackedItems:
 
     def reset(self, key: str) -> None:
         """Remove a key, where it is there, and the default that was handed out for it."""
-        self._defaults.pop(key, None)
+        self.defaults.pop(key, None)
         if key in self.values:
             self.delete(key)
 
@@ -144,7 +147,7 @@ class TrackedItems:
         :raises EncodeError: if a value was changed in place to something that cannot be encoded.
         :raises StateConflict: if a value that :meth:`rebase` has replaced was changed.
         """
-        if self._defaults:
+        if self.defaults:
             self.adopt_defaults()
         if not (self._assigned or self._viewed or self._orphans):
             return {}
@@ -182,7 +185,7 @@ class TrackedItems:
         :param keep_changes: lay the changes made so far over it, to be saved later.
         """
         self.adopt_defaults()
-        before, values, deleted, defaults = self._encodings(), self.values, self.deleted, self._defaults
+        before, values, deleted, defaults = self._encodings(), self.values, self.deleted, self.defaults
         changed = self.changes().keys() if keep_changes else set[str]()
         self._begin(stored)
         if keep_changes:
@@ -200,7 +203,7 @@ class TrackedItems:
             if key in self.values:
                 self._orphans.append((key, value, encoded))
             else:
-                self._defaults[key] = value, encoded
+                self.defaults[key] = value, encoded
 
     def _is_stored(self, key: str, encoded: bytes) -> bool:
         """Tell whether an encoding is that of the stored value."""

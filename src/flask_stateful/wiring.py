@@ -27,12 +27,14 @@ from .cookies.tokens import SealedCodec, SignedCodec, TextCodec
 from .declared.model import Model
 from .declared.places import EXTENSION, Place, Places
 from .declared.registry import Registry
+from .durable import DurablePlace, DurableRows
 from .errors import ConfigError, StateError, StoreError, StoreUnavailable
 from .keys import make_keyring
 from .sealing import Keyring
 from .sessions.cookie import SessionCookie
 from .sessions.interface import SessionService, StatefulSessionInterface
 from .sessions.manager import SessionManager
+from .sessions.place import SessionPlace
 from .sessions.records import SessionRecords
 from .settings import StoreSetting, cookie_options, read_settings, session_options
 from .stores.base import Store
@@ -80,6 +82,9 @@ class Wiring:
         shared = self.settings.default_store is self.settings.session_store
         #: The store for all that has none of its own; an outage of one that sessions use as well is noticed once.
         self.default_store = self.session_store if shared else self._guard("default", self.settings.default_store)
+        self.places.offer("session", lambda: SessionPlace(app))
+        for kind in ("user", "app"):
+            self.places.offer(kind, self._make_durable_place)
 
     def attach(self) -> Wiring:
         """Put our hooks into the application."""
@@ -148,6 +153,10 @@ class Wiring:
                     self.settings.cookie_budget,
                 )
             return self._cookies
+
+    def _make_durable_place(self) -> DurablePlace:
+        rows = DurableRows(self._app, self.default_store, self.keyring(), self.settings.namespace)
+        return DurablePlace(rows, self._user_id, self.unit_of)
 
     def cache_runtime(self) -> Runtime:
         """Return what the cache needs, made at first use."""

@@ -17,6 +17,15 @@ from flask_stateful import errors, signals, stores, testing
 #: The public names, by module. What is added here is added to ``docs/api.md`` as well.
 NAMES = {
     "flask_stateful": {
+        "AppState",
+        "CookieState",
+        "LocalState",
+        "MISSING",
+        "SessionState",
+        "TabState",
+        "UserState",
+        "field",
+        "migrate",
         "ConfigError",
         "CookieTooLarge",
         "LockTimeout",
@@ -46,6 +55,8 @@ SIGNALS = {
     "cache_miss",
     "cache_refreshed",
     "cache_error",
+    "state_changed",
+    "state_invalid",
     "store_down",
     "store_up",
 }

@@ -63,6 +63,7 @@ class State:
         for field_name, (kind, given) in specs.items():
             field = Field(cls, field_name, kind, given, state=cls._kind)
             field.key = versioned(f"{model.name}.{field_name}", model.version)
+            field.label = f"{model.name}.{field_name}"
             model.fields[field_name] = field
             setattr(cls, field_name, field)
         registry.register(cls)
@@ -208,7 +209,7 @@ def of_user(cls: type[S], user_id: str | int) -> S:
 
 def _parent_model(cls: type[State]) -> Model | None:
     """Return the model of the declared class that this one derives from, if it does."""
-    kinds = {base._kind for base in cls.__mro__[1:] if "_kind" in vars(base) and issubclass(base, State)}
+    kinds = {vars(base)["_kind"] for base in cls.__mro__[1:] if "_kind" in vars(base)}
     if len(kinds) != 1:
         raise TypeError(
             f"{cls.__name__} must derive from one of CookieState, LocalState, TabState, SessionState,"
@@ -302,7 +303,7 @@ def _annotations(cls: type[State]) -> dict[str, t.Any]:
 
 def _names_around(cls: type[State]) -> dict[str, t.Any]:
     """Return the names that a class body sees besides its module's: those of the function it stands in, and classes."""
-    frame: types.FrameType | None = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None and frame.f_globals.get("__name__") != cls.__module__:
         frame = frame.f_back
     around = {} if frame is None else frame.f_locals

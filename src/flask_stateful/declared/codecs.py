@@ -181,9 +181,8 @@ def describe(kind: t.Any) -> str:
     """Return a type as one writes it."""
     if isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
         return kind.__qualname__.rpartition(".")[2]
-    if kind is None:
-        return "None"
-    origin, args = t.get_origin(kind), t.get_args(kind)
+    origin: t.Any = t.get_origin(kind)
+    args = t.get_args(kind)
     if origin is t.Literal:
         return f"Literal[{', '.join(map(repr, args))}]"
     if origin in (t.Union, types.UnionType):
@@ -199,7 +198,7 @@ def describe(kind: t.Any) -> str:
 def _walk(info: inspect.Type) -> Iterator[inspect.Type]:
     """Yield a type and all that it is made of, each once."""
     seen: set[int] = set()
-    waiting = [info]
+    waiting: list[t.Any] = [info]
     while waiting:
         current = waiting.pop()
         if id(current) in seen:
@@ -208,10 +207,10 @@ def _walk(info: inspect.Type) -> Iterator[inspect.Type]:
         if isinstance(current, inspect.Metadata):
             waiting.append(current.type)
             continue
-        yield current
+        yield t.cast("inspect.Type", current)
         for name in current.__struct_fields__:
-            part = getattr(current, name)
-            parts = part if isinstance(part, tuple) else (part,)
+            part: t.Any = getattr(current, name)
+            parts: t.Iterable[t.Any] = part if type(part) is tuple else (part,)
             waiting += [
                 getattr(item, "type", item) for item in parts if isinstance(item, (inspect.Type, inspect.Field))
             ]
@@ -244,8 +243,7 @@ def _raise_custom(kind: t.Any, value: t.Any) -> t.Any:
 
 def _is_safe(value: t.Any) -> bool:
     """Tell whether JavaScript holds each number of a JSON value exactly."""
-    if isinstance(value, dict):
-        return all(map(_is_safe, t.cast("dict[str, t.Any]", value).values()))
-    if isinstance(value, list):
-        return all(map(_is_safe, t.cast("list[t.Any]", value)))
+    if isinstance(value, (dict, list)):
+        parts: t.Any = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType]
+        return all(map(_is_safe, parts))
     return not isinstance(value, int) or -_MAX_SAFE <= value <= _MAX_SAFE

@@ -119,6 +119,8 @@ class Field:
         #: What it is called wherever fields are kept one by one, as in ``prefs.theme`` and, from version 2 on,
         #: ``prefs.theme~2``.
         self.key = ""
+        #: What signals call it, whatever its version: ``prefs.theme``.
+        self.label = ""
         #: How long its encoding may be, in bytes.
         self.max_bytes: t.Final = options.max_bytes
         #: Seconds until the browser forgets it.
@@ -224,10 +226,10 @@ class Field:
     def __get__(self, handle: State, owner: type[State]) -> t.Any: ...
 
     def __get__(self, handle: State | None, owner: type[State]) -> t.Any:
-        return self if handle is None else handle._values().get(self)
+        return self if handle is None else handle._values().get(self)  # pyright: ignore[reportPrivateUsage]
 
     def __set__(self, handle: State, value: t.Any) -> None:
-        handle._values().set(self, self.check(value))
+        handle._values().set(self, self.check(value))  # pyright: ignore[reportPrivateUsage]
 
     def __repr__(self) -> str:
         return f"<Field {self.where}>"

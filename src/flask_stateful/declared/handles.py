@@ -14,7 +14,7 @@ def reset(handle: State, *names: str) -> None:
     :raises AttributeError: if there is no such field.
     """
     fields = [_field(handle, name) for name in names] or list(model_of(handle).fields.values())
-    values = handle._values()
+    values = handle._values()  # pyright: ignore[reportPrivateUsage]
     for field in fields:
         values.reset(field)
 
@@ -25,7 +25,7 @@ def known(handle: State, name: str) -> bool:
     :raises AttributeError: if there is no such field.
     """
     field = _field(handle, name)
-    return handle._values().known(field)
+    return handle._values().known(field)  # pyright: ignore[reportPrivateUsage]
 
 
 def _field(handle: State, name: str) -> Field:

@@ -40,6 +40,11 @@ def migrate(cls: type[State], version: int) -> Callable[[M], M]:
     return register
 
 
+def earlier_version(found: t.Collection[int], version: int) -> int | None:
+    """Return which of the versions that were found is to be migrated; ``None`` where the current one is there."""
+    return None if version in found else max((earlier for earlier in found if earlier < version), default=None)
+
+
 def migrated(model: Model, version: int, stored: t.Mapping[str, Raw]) -> dict[str, Raw] | None:
     """Return the encoded fields of an earlier version as those of the current one.
 

@@ -37,6 +37,7 @@ class Values(t.Protocol):
 
     def known(self, field: Field) -> bool:
         """Tell whether there is a value, so that what :meth:`get` returns is not the default."""
+        ...
 
 
 class Place(t.Protocol):
@@ -47,6 +48,7 @@ class Place(t.Protocol):
 
         :param user_id: whose they are, where that is not the request's own user.
         """
+        ...
 
 
 class Places:
@@ -82,6 +84,7 @@ class Home(t.Protocol):
 
     def place(self, kind: str) -> Place:
         """Return the place of a kind."""
+        ...
 
     def admit(self, model: Model) -> None:
         """Raise :exc:`~flask_stateful.errors.ConfigError` where a class is none of the application's."""

@@ -26,12 +26,12 @@ class SessionCodec:
 
     def encode(self, key: str, value: t.Any) -> bytes:
         """Return the encoding of a value."""
-        field = self._field(key)
+        field = self.field(key)
         return dumps(value, where=f"session[{key!r}]") if field is None else field.dumps(value)
 
     def decode(self, key: str, raw: Raw) -> t.Any:
         """Return an encoded value."""
-        field = self._field(key)
+        field = self.field(key)
         return loads(raw) if field is None else field.loads(raw)
 
     def require_room(self, key: str, encoded: bytes) -> None:
@@ -44,13 +44,13 @@ class SessionCodec:
 
     def check(self, key: str, value: t.Any) -> None:
         """Raise where a declared field was changed in place to what it may not be."""
-        field = self._field(key)
+        field = self.field(key)
         if field is not None:
             field.check(value)
 
     def is_steady(self, key: str) -> bool:
         """Tell whether equal values of a key encode to equal bytes in every process."""
-        field = self._field(key)
+        field = self.field(key)
         return field is None or field.steady
 
     def conflict(self, key: str) -> str:
@@ -60,7 +60,8 @@ class SessionCodec:
             " here; look it up inside `with state.sessions.lock():`"
         )
 
-    def _field(self, key: str) -> Field | None:
+    def field(self, key: str) -> Field | None:
+        """Return the declared field that is kept under a key, if one is."""
         # Only a declared field's key has a dot that matters, so that other keys cost no more than looking for one.
         return self.field_of(key) if "." in key else None
 

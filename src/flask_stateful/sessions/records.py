@@ -11,6 +11,7 @@ import logging
 import typing as t
 
 from .. import clock, signals
+from ..declared.kept import report_changed, report_invalid
 from ..errors import PayloadError, StateConflict, ValueTooLarge
 from ..sealing import Keyring
 from ..serialization import Raw
@@ -284,6 +285,17 @@ class SessionRecords:
     def reference(self, key: str) -> str:
         """Return what signals and log lines call a session: a keyed hash that opens nothing."""
         return self._keyring.tag(key.encode(), "reference", length=6).hex()
+
+    def report_changed(self, change: Change) -> None:
+        """Tell which declared fields were changed, now that this is saved."""
+        for key in (*change.assigned, *change.deleted):
+            field = self.codec.field(key)
+            if field is not None:
+                report_changed(self._app, field)
+
+    def report_invalid(self, field: Field) -> None:
+        """Tell that a stored value did not fit its field."""
+        report_invalid(self._app, field, "type")
 
     def emit(self, signal: Signal, **details: t.Any) -> None:
         """Send a signal of this application."""

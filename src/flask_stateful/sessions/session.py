@@ -55,6 +55,8 @@ class Session(SessionMapping):
     unit: Unit
     #: What became of the session, for the cookie.
     outcome: Outcome
+    #: The declared classes whose earlier versions were looked for.
+    migrated: set[str]
     #: Whether the cookie turns from one for this browser session into a permanent one, or back.
     recookie: bool
 
@@ -78,6 +80,7 @@ class Session(SessionMapping):
     def _reset(self) -> None:
         """Go back to what the store holds."""
         self._items, self._change = TrackedItems(self._stored, self._codec), Change()
+        self.migrated = set()
 
     @property
     def _codec(self) -> SessionCodec:
@@ -97,7 +100,10 @@ class Session(SessionMapping):
         if not self.touched:
             self._load()
         self.unit.reads.add(f"session:{read}")
-        return self._items.values
+        items = self._items
+        if items.defaults and (read == "*" or read in items.defaults):
+            items.adopt_defaults()
+        return items.values
 
     def _writable(self) -> TrackedItems:
         if self.closed:
@@ -119,6 +125,11 @@ class Session(SessionMapping):
         try:
             return self._items.decode(key, raw)
         except DecodeError:
+            field = self._codec.field(key)
+            if field is not None:
+                self._items.delete(key)
+                self._records.report_invalid(field)
+                raise KeyError(key) from None
             if self._entry is not None and self._entry.record is not None:
                 self._records.drop_corrupt(self._entry, self._entry.record.data)
             # What this request has done is whole, and begins another session.
@@ -160,6 +171,17 @@ class Session(SessionMapping):
         """The application's sessions."""
         self._values()
         return self._records
+
+    def items_for(self, key: str) -> TrackedItems | None:
+        """Return what holds the value of a declared field; ``None`` where the session could not be read."""
+        if not self.touched:
+            self._load()
+        self.unit.reads.add(f"session:{key}")
+        return self._items if self._failure is None else None
+
+    def writable_items(self) -> TrackedItems:
+        """Return what is to hold the value of a declared field, or raise where nothing may be changed."""
+        return self._writable()
 
     @property
     def entry(self) -> Entry | None:
@@ -263,6 +285,7 @@ class Session(SessionMapping):
 
     def _save(self, change: Change, rounds: int) -> None:
         self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
+        self._records.report_changed(change)
         self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
         # A new id that an earlier save of this request has made is still to be sent.
         if outcome in (Outcome.ENDED, Outcome.DEAD, Outcome.MOVED) or self.outcome is Outcome.UNCHANGED:

@@ -21,6 +21,7 @@ from .cache.runtime import Runtime
 from .cache.storage import CacheStorage
 from .cookies.header import all_spellings
 from .cookies.outgoing import CookieService
+from .cookies.place import CookiePlace
 from .cookies.request import RequestCookies
 from .cookies.spill import Spills
 from .cookies.tokens import SealedCodec, SignedCodec, TextCodec
@@ -82,6 +83,7 @@ class Wiring:
         shared = self.settings.default_store is self.settings.session_store
         #: The store for all that has none of its own; an outage of one that sessions use as well is noticed once.
         self.default_store = self.session_store if shared else self._guard("default", self.settings.default_store)
+        self.places.offer("cookie", lambda: CookiePlace(app, current_cookies, self.unit_of))
         self.places.offer("session", lambda: SessionPlace(app))
         for kind in ("user", "app"):
             self.places.offer(kind, self._make_durable_place)

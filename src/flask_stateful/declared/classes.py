@@ -19,6 +19,9 @@ from .near import unknown
 from .places import Values, values_of
 
 _NAME: t.Final = re.compile(r"[a-z][a-z0-9_]*")
+#: Browsers keep no cookie for longer, in seconds (RFC 6265bis, section 5.5).
+_LONGEST_COOKIE: t.Final = 400 * 24 * 3600
+
 _PURPOSES: t.Final = t.get_args(Purpose)
 
 #: Attributes of a class body that are no fields, though they are not annotated.
@@ -125,6 +128,8 @@ class CookieState(State):
         options: dict[str, t.Any] = {}
         if max_age is not None:
             options["max_age"] = ttl_seconds(max_age)
+            if options["max_age"] is None or options["max_age"] > _LONGEST_COOKIE:
+                raise TypeError(f"{cls.__name__} has a max_age of more than 400 days, which no browser keeps")
         if overflow is not None:
             if overflow not in ("error", "spill"):
                 raise TypeError(f'{cls.__name__} has overflow={overflow!r}; write "error" or "spill"')

@@ -1,0 +1,45 @@
+"""A process of its own that writes declared state: ``python writer.py STORE FIELD ROUNDS``."""
+
+from __future__ import annotations
+
+import sys
+
+from flask import Flask
+
+from flask_stateful import AppState, Stateful, UserState
+
+
+class WrittenUser(UserState):
+    """What is known of a user."""
+
+    first: int = 0
+    second: int = 0
+
+
+class WrittenApp(AppState):
+    """What is known of the application."""
+
+    first: int = 0
+    second: int = 0
+
+
+def make_app(store: str) -> Flask:
+    """Return an application whose declared state lies in a store."""
+    app = Flask("shop")
+    app.config["SECRET_KEY"] = "x" * 32
+    Stateful(app, store=store, declared=[WrittenUser, WrittenApp])
+    return app
+
+
+def main(store: str, name: str, rounds: int) -> None:
+    """Count up one field of a user and of the application, each time in an access of its own."""
+    with make_app(store).app_context():
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for count in range(1, rounds + 1):
+            setattr(WrittenUser.of(7), name, count)
+            setattr(WrittenApp(), name, count)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -31,7 +31,7 @@ class Spy(MemoryStore):
         return super().get_many(keys)
 
     def add(self, key: str, value: bytes, ttl: t.Any = None) -> bool:
-        assert ttl is None
+        assert ttl is None or ":session:" in key
         self.calls.append("add")
         self.kept[key] = value
         return super().add(key, value, ttl)
@@ -231,6 +231,7 @@ def test_processes_that_write_different_fields_keep_both(store_url: str) -> None
     """Two processes that write one row at the same time, each its own field, lose none of 200 writes."""
     rounds = 100
     command = [sys.executable, str(Path(__file__).with_name("writer.py")), store_url]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     writers = [
         subprocess.Popen(
             [*command, name, str(rounds)],
@@ -403,24 +404,23 @@ def test_changes_are_signalled_when_saved(make_site: t.Any) -> None:
     assert sorted(heard) == ["member.newsletter", "member.tags"]
 
 
-@pytest.mark.parametrize(
-    ("user_id", "error"), [("", ValueError), (True, TypeError), (None, TypeError), (1.5, TypeError)]
-)
-def test_a_user_id_must_be_one(user_id: t.Any, error: type[Exception]) -> None:
+@pytest.mark.parametrize("user_id", ["", True, None, 1.5])
+def test_a_user_id_must_be_one(user_id: t.Any) -> None:
     """of() takes text and whole numbers that are not empty."""
-    with pytest.raises(error, match="user id"):
+    with pytest.raises((TypeError, ValueError), match="user id"):
         user_class().of(user_id)
 
 
 def test_a_page_of_a_user_is_not_cached_for_all(make_site: t.Any) -> None:
     """A cached view that reads a user's state without varying by the user is not stored."""
-    site, member = signed_in(make_site()), user_class()()
+    site, member = make_site(), user_class()()
 
     @site.app.get("/profile")
     @site.state.cache.view(ttl=60)
     def profile() -> str:
         return str(member.newsletter)
 
+    signed_in(site)
     assert site.browser.get("/profile").text == "False"
     with site.app.app_context():
         type(member).of("ada").newsletter = True

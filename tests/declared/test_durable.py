@@ -232,16 +232,7 @@ def test_processes_that_write_different_fields_keep_both(store_url: str) -> None
     rounds = 100
     command = [sys.executable, str(Path(__file__).with_name("writer.py")), store_url]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    writers = [
-        subprocess.Popen(
-            [*command, name, str(rounds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("first", "second")
-    ]
+    writers = [subprocess.Popen([*command, name, str(rounds)], **pipes, text=True) for name in ("first", "second")]
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"

@@ -76,11 +76,10 @@ class DeclaredCookie(KeptValues):
         return TrackedItems(stored, FieldsCodec(self._model))
 
     def _received(self, name: str) -> dict[str, Raw] | None:
-        value = self._jar.get(name, MISSING)
+        value: t.Any = self._jar.get(name, MISSING)
         if not isinstance(value, dict):
             return None
-        fields = t.cast("dict[t.Any, t.Any]", value)
-        return {key: Raw(raw) for key, raw in fields.items() if type(key) is str and type(raw) is bytes}
+        return {key: Raw(raw) for key, raw in value.items() if type(key) is str and type(raw) is bytes}
 
     def _writing(self, field: Field) -> TrackedItems:
         if self._closed:

@@ -101,7 +101,7 @@ class TypeCodec:
         if type(value) in FROZEN:
             return True
         again = self._lower(checked) if self.lowers else checked
-        return bool(checked == value) and dumps(again) == dumps(lowered)
+        return bool(checked == value) and dumps(again, where=self.where) == dumps(lowered, where=self.where)
 
     def _refusal(self, value: t.Any, message: str) -> Exception:
         """Return the error for a value that does not fit. What msgspec says may quote the value, so it is not shown."""
@@ -209,11 +209,13 @@ def _walk(info: inspect.Type) -> Iterator[inspect.Type]:
             continue
         yield t.cast("inspect.Type", current)
         for name in current.__struct_fields__:
-            part: t.Any = getattr(current, name)
-            parts: t.Iterable[t.Any] = part if type(part) is tuple else (part,)
-            waiting += [
-                getattr(item, "type", item) for item in parts if isinstance(item, (inspect.Type, inspect.Field))
-            ]
+            waiting += _types_in(getattr(current, name))
+
+
+def _types_in(part: t.Any) -> list[t.Any]:
+    """Return the types in one attribute of a type: itself, or those of a tuple or of a record's fields."""
+    parts: list[t.Any] = [*part] if isinstance(part, tuple) else [part]
+    return [getattr(item, "type", item) for item in parts if isinstance(item, (inspect.Type, inspect.Field))]
 
 
 def _is_markup(info: inspect.Type) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .classes import State
 from .fields import Field
-from .model import model_of
+from .model import Model, model_of
 from .near import unknown
 
 
@@ -13,7 +13,7 @@ def reset(handle: State, *names: str) -> None:
 
     :raises AttributeError: if there is no such field.
     """
-    fields = [_field(handle, name) for name in names] or list(model_of(handle).fields.values())
+    fields = [_field(handle, name) for name in names] or list(_model(handle).fields.values())
     values = handle._values()  # pyright: ignore[reportPrivateUsage]
     for field in fields:
         values.reset(field)
@@ -28,10 +28,14 @@ def known(handle: State, name: str) -> bool:
     return handle._values().known(field)  # pyright: ignore[reportPrivateUsage]
 
 
-def _field(handle: State, name: str) -> Field:
+def _model(handle: State) -> Model:
     if not isinstance(handle, State):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"write a handle, as in prefs = Prefs(), not {handle!r}")
-    field = model_of(handle).fields.get(name)
+        raise TypeError("pass a handle, as in `prefs = Prefs()`, not the class")
+    return model_of(handle)
+
+
+def _field(handle: State, name: str) -> Field:
+    field = _model(handle).fields.get(name)
     if field is None:
         raise AttributeError(unknown(handle, name))
     return field

@@ -16,6 +16,9 @@ Kind: t.TypeAlias = t.Literal["cookie", "local", "tab", "session", "user", "app"
 #: What state is for, in the words of cookie policies.
 Purpose: t.TypeAlias = t.Literal["necessary", "preferences", "analytics", "marketing"]
 
+#: What happens to values that do not fit into a cookie.
+Overflow: t.TypeAlias = t.Literal["error", "spill"]
+
 #: Turns the fields of one version into those of the next.
 Migration: t.TypeAlias = Callable[[dict[str, t.Any]], dict[str, t.Any]]
 
@@ -35,7 +38,7 @@ class Model:
     #: Of a cookie: seconds the browser keeps it; ``None`` until it is closed.
     max_age: float | None = None
     #: Of a cookie: what happens to a value that does not fit.
-    overflow: t.Literal["error", "spill"] = "error"
+    overflow: Overflow = "error"
     fields: dict[str, Field] = dataclasses.field(default_factory=dict["str", "Field"])
     #: By the version they begin with.
     migrations: dict[int, Migration] = dataclasses.field(default_factory=dict[int, Migration])

@@ -41,6 +41,7 @@ FLOORS = {
     "keys": 6,
     "wiring": 7,
     "cli": 8,
+    "inventory": 8,
     "metrics": 8,
     "extension": 9,
     "": 10,

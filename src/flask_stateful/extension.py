@@ -13,6 +13,7 @@ from .declared.classes import State
 from .declared.places import EXTENSION
 from .declared.registry import Registry
 from .errors import ConfigError
+from .inventory import inventory_command
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
@@ -20,6 +21,9 @@ from .wiring import Wiring, current_cache, current_cookies
 
 if t.TYPE_CHECKING:
     from flask import Flask
+
+
+state_group.add_command(inventory_command)
 
 
 class Stateful:

@@ -79,7 +79,8 @@ class DeclaredCookie(KeptValues):
         value: t.Any = self._jar.get(name, MISSING)
         if not isinstance(value, dict):
             return None
-        return {key: Raw(raw) for key, raw in value.items() if type(key) is str and type(raw) is bytes}
+        fields: t.Any = value  # pyright: ignore[reportUnknownVariableType]
+        return {key: Raw(raw) for key, raw in fields.items() if type(key) is str and type(raw) is bytes}
 
     def _writing(self, field: Field) -> TrackedItems:
         if self._closed:

@@ -166,7 +166,7 @@ def _annotations(cls: type[State]) -> dict[str, t.Any]:
     """Return the annotations of a class body, those that are text looked up where the class was written."""
     written = inspect.get_annotations(cls)
     holder = type(cls.__name__, (), {"__annotations__": written, "__module__": cls.__module__})
-    module = vars(sys.modules[cls.__module__])
+    module = vars(sys.modules.get(cls.__module__, types))
     try:
         return t.get_type_hints(holder, module, _names_around(cls), include_extras=True)
     except Exception as error:

@@ -45,6 +45,7 @@ def _problems(wiring: Wiring) -> t.Iterator[str]:
         yield f"SECRET_KEY has {len(key)} characters and can be guessed; `flask state keygen` prints a better one"
     if not key:
         yield from _key_file_problems(Path(current_app.instance_path) / KEY_FILE)
+    yield from _declared_problems(wiring)
     for name, store in wiring.settings.stores.items():
         try:
             yield from (f"the {name} store: {problem}" for problem in store.check())
@@ -57,6 +58,21 @@ def _problems(wiring: Wiring) -> t.Iterator[str]:
             yield f"the {name} store: {error}"
         if not store.persistent:
             yield f"the {name} store: it lives in memory, each worker has its own and a restart loses it"
+
+
+def _declared_problems(wiring: Wiring) -> t.Iterator[str]:
+    """Yield what is wrong with the declared classes, or with where they are kept."""
+    try:
+        models = wiring.declared.models().values()
+    except StateError as error:
+        yield from str(error).splitlines()
+        return
+    durable = [model.title for model in models if model.kind in ("user", "app")]
+    if durable and not wiring.settings.default_store.durable:
+        yield (
+            f"the default store: it may evict what {' and '.join(durable)} keep for ever; use one that does not, and"
+            ' give the cache its own, as in STATEFUL_STORE = {"default": ..., "cache": "redis://..."}'
+        )
 
 
 def _key_file_problems(path: Path) -> t.Iterator[str]:

@@ -7,7 +7,16 @@ from datetime import datetime, timedelta
 
 from flask import Flask, session
 
-from flask_stateful import SessionInfo, Stateful
+from flask_stateful import (
+    CookieState,
+    LocalState,
+    SessionInfo,
+    SessionState,
+    Stateful,
+    UserState,
+    field,
+    migrate,
+)
 from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
@@ -66,3 +75,62 @@ class Half(Store):
 
 
 Half()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
+
+
+# Declared state
+class Prefs(LocalState, version=2, purpose="preferences", shared=True):
+    """State in the browser."""
+
+    theme: t.Literal["auto", "dark"] = "auto"
+    draft: str = field("", max_bytes=65_536, ttl=timedelta(days=7), conflict="server")
+    coupon: dict[str, int] | None = field(None, sealed=True, fresh=True)
+    tags: list[str] = field(default_factory=list[str])
+    wrong: int = field("")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+
+class Cart(SessionState):
+    """State in the session."""
+
+    items: list[int] = field(default_factory=list[int])
+
+
+class Profile(UserState):
+    """State of a user."""
+
+    newsletter: bool = False
+
+
+class Consent(CookieState, max_age=timedelta(days=180), overflow="spill"):
+    """State in a cookie."""
+
+    analytics: bool = False
+
+
+@migrate(Prefs, 1)
+def renamed(old: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Keep what there is."""
+    return old
+
+
+prefs, cart = Prefs(), Cart()
+t.assert_type(prefs.theme, t.Literal["auto", "dark"])
+t.assert_type(prefs.draft, str)
+t.assert_type(prefs.coupon, dict[str, int] | None)
+t.assert_type(prefs.tags, list[str])
+t.assert_type(cart.items, list[int])
+t.assert_type(Profile.of(7), Profile)
+t.assert_type(Profile.of("ada").newsletter, bool)
+t.assert_type(state.known(prefs, "draft"), bool)
+prefs.theme = "dark"
+prefs.theme = "light"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+prefs.draft = 7  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+prefs.them = "dark"  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+cart.items.append("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Prefs(theme="dark")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+field()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+field(0, default_factory=int)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+field(0, sealed="yes")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+Profile.of(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+state.reset(Prefs)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Stateful(app, declared=[Prefs, Cart])
+Stateful(app, declared=[int])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -67,6 +67,8 @@ class TypeCodec:
                     f"{where} is declared with {describe(info.cls)}, whose values cannot be validated; write a type"
                     " that msgspec knows, such as a dataclass, or a pydantic model"
                 )
+        #: The type itself where its values need no look inside: to tell them takes a tenth of the time.
+        self._scalar = kind if isinstance(kind, type) and kind in FROZEN else None
         #: Whether values are lowered before they are encoded.
         self.lowers = any(isinstance(info, _RECORDS) and not _is_markup(info) for info in infos)
         if self.lowers and any(map(_is_markup, infos)):
@@ -83,6 +85,8 @@ class TypeCodec:
         :raises TypeError: if it, or a part of it, is of another type.
         :raises ValueError: if it is of the type and not allowed, as in a ``Literal``.
         """
+        if type(value) is self._scalar:
+            return value
         try:
             lowered = self._lower(value) if self.lowers else value
             checked = self._convert(lowered)
@@ -132,7 +136,8 @@ class TypeCodec:
 
         :raises DecodeError: if it does not fit the type.
         """
-        return self._fitting(lambda: self._convert(loads(data)))
+        value = loads(data)
+        return value if type(value) is self._scalar else self._fitting(lambda: self._convert(value))
 
     def to_json(self, value: t.Any) -> bytes:
         """Encode a value as JSON that JavaScript holds without loss.

@@ -6,6 +6,7 @@ applications that name it or use it, and to no other.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import typing as t
 import weakref
@@ -22,10 +23,17 @@ if t.TYPE_CHECKING:
 _known: weakref.WeakValueDictionary[tuple[str, str], type[State]] = weakref.WeakValueDictionary()
 
 
+#: Counts the classes that were defined.
+_defined = itertools.count(1)
+_latest = 0
+
+
 def register(cls: type[State]) -> None:
     """Note a class that has been defined."""
+    global _latest
     if "<locals>" not in cls.__qualname__:
         _known[cls.__module__, cls.__qualname__] = cls
+        _latest = next(_defined)
 
 
 class Registry:
@@ -39,7 +47,9 @@ class Registry:
         self._declared = None if declared is None else [model_of(cls) for cls in declared]
         self._used: dict[str, Model] = {}
         self._admitted: set[Model] = set()
+        #: The fields of session state by their keys, and which definitions these rest on.
         self._session_fields: dict[str, Field] = {}
+        self._seen: tuple[int, int] | None = None
         self._lock = threading.Lock()
         mistakes = [*_duplicates(self._declared or ()), *_missing_steps(self._all())]
         if mistakes:
@@ -77,13 +87,14 @@ class Registry:
 
     def session_field(self, key: str) -> Field | None:
         """Return the field of session state that is kept under a key."""
-        name, _, rest = key.partition(".")
-        for model in self._all():
-            if model.kind == "session" and model.name == name:
-                field = model.fields.get(rest.partition("~")[0])
-                if field is not None and field.key == key:
-                    return field
-        return None
+        state = _latest, len(self._admitted)
+        if self._seen != state:
+            models = [model for model in self._all() if model.kind == "session"]
+            # What has been used goes before what only bears the same name.
+            models.sort(key=lambda model: model in self._admitted)
+            self._session_fields = {field.key: field for model in models for field in model.fields.values()}
+            self._seen = state
+        return self._session_fields.get(key)
 
     def _all(self) -> list[Model]:
         if self._declared is not None:

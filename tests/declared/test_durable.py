@@ -416,3 +416,18 @@ def test_a_page_of_a_user_is_not_cached_for_all(make_site: t.Any) -> None:
     with site.app.app_context():
         type(member).of("ada").newsletter = True
     assert site.browser.get("/profile").text == "True"
+
+
+def test_check_warns_of_a_store_that_evicts() -> None:
+    """Where rows are kept in a store that may evict them, `flask state check` names the classes; else it does not."""
+
+    class Evicting(MemoryStore):
+        durable = False  # type: ignore[assignment]
+
+    class Shop(AppState):
+        closed: bool = False
+
+    for store, said in ((Evicting(), True), (MemoryStore(), False)):
+        site = Site(store={"default": store, "sessions": MemoryStore()}, declared=[Shop])
+        output = site.app.test_cli_runner().invoke(args=["state", "check"]).output
+        assert ("it may evict what" in output and "Shop keep for ever" in output) is said

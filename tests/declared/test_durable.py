@@ -431,3 +431,20 @@ def test_check_warns_of_a_store_that_evicts() -> None:
         site = Site(store={"default": store, "sessions": MemoryStore()}, declared=[Shop])
         output = site.app.test_cli_runner().invoke(args=["state", "check"]).output
         assert ("it may evict what" in output and "Shop keep for ever" in output) is said
+
+
+def test_a_page_of_a_user_from_elsewhere_is_not_cached_for_all() -> None:
+    """Also where the user's id does not come from the session, a view that reads their state is not stored."""
+    users = ["ada"]
+    site, member = Site(user_id=lambda: users[0]), user_class()()
+
+    @site.app.get("/profile")
+    @site.state.cache.view(ttl=60)
+    def profile() -> str:
+        return str(member.newsletter)
+
+    with site.app.app_context():
+        type(member).of("ada").newsletter = True
+    assert site.browser.get("/profile").text == "True"
+    users[0] = "bob"
+    assert site.browser.get("/profile").text == "False"

@@ -219,7 +219,15 @@ def test_a_raw_read_of_what_does_not_fit_finds_nothing(site: Site) -> None:
     cookie = site.browser.get_cookie("session")
     assert cookie is not None
     other.browser.set_cookie("session", cookie.value)
-    assert other.visit(lambda: (session.get("cart.items"), session["name"])) == (None, "Ada")
+    heard: list[str] = []
+
+    def listen(sender: object, name: str, reason: str) -> None:
+        heard.append(name)
+
+    with signals.state_invalid.connected_to(listen):
+        assert other.visit(lambda: (session.get("cart.items"), session["name"])) == (None, "Ada")
+    assert heard == ["cart.items"]
+    assert other.visit(lambda: list(session)) == ["name"]
 
 
 def test_reset_brings_the_default_back(site: Site) -> None:

@@ -1,0 +1,1 @@
+"""Browser storage: state that a page and the server both read and write."""

@@ -244,3 +244,9 @@ def run(seed: int, *, mirror: bool = False, rules: Rules = registers, steps: int
         exchange.step()
     exchange.settle()
     return exchange
+
+
+def run_many(count: int, *, mirror: bool = False, rules: Rules = registers) -> None:
+    """Run so many schedules."""
+    for seed in range(count):
+        run(seed, mirror=mirror, rules=rules)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+
 from flask_stateful.browser import registers
 from flask_stateful.browser.registers import MAX_COUNT, NOTHING, Entry, Pushed, Register, Write
-
-from tests.browser.exchange import START, Exchange, Fault, broken, merge, run
+from tests.browser.exchange import START, Exchange, Fault, broken, merge, run, run_many
 
 SCHEDULES = 12_000
 
@@ -132,8 +132,7 @@ def test_a_rule_taken_out_is_found(name: str) -> None:
     """The schedules find every register that lacks a rule."""
     mirror, replaced = BROKEN[name]
     with pytest.raises(Fault):
-        for seed in range(2 * SCHEDULES):
-            run(seed, mirror=mirror, rules=broken(**replaced))
+        run_many(2 * SCHEDULES, mirror=mirror, rules=broken(**replaced))
 
 
 # Single rules

@@ -5,6 +5,9 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Iterable
 
+from flask import current_app, request
+
+from .browser.place import visit_of
 from .cache.cache import Cache
 from .cli import state_group
 from .cookies.jar import Cookies
@@ -17,7 +20,7 @@ from .inventory import inventory_command
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import Wiring, current_cache, current_cookies
+from .wiring import Wiring, current_cache, current_cookies, wiring_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -93,6 +96,15 @@ class Stateful:
         :raises AttributeError: if there is no such field.
         """
         return handles.known(handle, name)
+
+    @property
+    def browser_status(self) -> t.Literal["ok", "memory"]:
+        """What the browser says, in this request, of its storage.
+
+        ``"memory"`` where that is full or denied: what JavaScript writes is then lost with its page, except for what
+        the server has of it.
+        """
+        return visit_of(wiring_of(current_app).browser_service(), request.environ).status
 
     def __repr__(self) -> str:
         return "<Stateful>"

@@ -43,6 +43,8 @@ class Settings:
     """Our settings for one application. Times are in seconds, sizes in bytes."""
 
     namespace: str
+    #: Where the browser's module and its endpoint are.
+    url_prefix: str
     store_timeout: float
     keep_on_error: bool
     #: ``None`` means Flask's ``PERMANENT_SESSION_LIFETIME``.
@@ -120,6 +122,7 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
     reader = _Reader(app.config)
     values = {
         "namespace": reader.read("NAMESPACE", app.name, _namespace),
+        "url_prefix": reader.read("URL_PREFIX", "/_state", _url_prefix),
         "store_timeout": reader.read("STORE_TIMEOUT", 0.25, _seconds),
         "keep_on_error": reader.read("KEEP_ON_ERROR", False, _flag),
         "session_idle_timeout": reader.read("SESSION_IDLE_TIMEOUT", None, _seconds),
@@ -237,6 +240,12 @@ def _samesite(value: object) -> str:
 def _namespace(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[^\s:]{1,64}", value):
         raise ValueError('must be 1 to 64 characters without spaces and colons; write STATEFUL_NAMESPACE = "shop"')
+    return value
+
+
+def _url_prefix(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(?:/[A-Za-z0-9._~\-]+)+", value):
+        raise ValueError('must be a path without a slash at its end; write STATEFUL_URL_PREFIX = "/_state"')
     return value
 
 

@@ -41,7 +41,8 @@ cache_refreshed = _signals.signal("cache-refreshed")
 #: A value could not be cached, read or refreshed; the caller got it all the same. Sent with ``name`` and ``event``.
 cache_error = _signals.signal("cache-error")
 
-#: A change of declared state was saved. Sent with ``name``, as in ``"prefs.theme"``.
+#: A change of declared state was saved. Sent with ``name``, as in ``"prefs.theme"``. Of state in a browser, also with
+#: ``by``: ``"browser"`` where a write of JavaScript has arrived, ``"server"`` where one of Python was saved.
 state_changed = _signals.signal("state-changed")
 
 #: A kept value of declared state did not fit its field, so that the default holds. Sent with ``name`` and
@@ -53,3 +54,6 @@ store_down = _signals.signal("store-down")
 
 #: A store that was down answers again. Sent with ``store``.
 store_up = _signals.signal("store-up")
+
+#: A user was bound to the request's session, or unbound. Sent without anything: ask ``state.user_id``.
+user_changed = _signals.signal("user-changed")

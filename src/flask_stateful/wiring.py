@@ -10,6 +10,10 @@ from flask import current_app, has_request_context, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from . import signals
+from .browser.pages import BrowserPages
+from .browser.place import BrowserPlace, visit_of
+from .browser.replica import Replica
+from .browser.service import BrowserService
 from .cache.background import Background
 from .cache.engine import Engine
 from .cache.events import Events
@@ -75,6 +79,7 @@ class Wiring:
         self._cookies: CookieService | None = None
         self._service: SessionService | None = None
         self._cache: Runtime | None = None
+        self._browser: BrowserService | None = None
         self._unit_key = f"flask_stateful.unit.{id(app)}"
         self._front = Front(app.wsgi_app, lambda key: self.cache_runtime().storage.recall(key))
         self.settings = read_settings(app, store)
@@ -85,6 +90,8 @@ class Wiring:
         self.default_store = self.session_store if shared else self._guard("default", self.settings.default_store)
         self.places.offer("cookie", lambda: CookiePlace(app, current_cookies, self.unit_of))
         self.places.offer("session", lambda: SessionPlace(app))
+        for kind in ("local", "tab"):
+            self.places.offer(kind, lambda: BrowserPlace(self.browser_service))
         for kind in ("user", "app"):
             self.places.offer(kind, self._make_durable_place)
 
@@ -98,6 +105,8 @@ class Wiring:
             app.register_error_handler(StoreUnavailable, self._answer_unavailable)
         app.request_class = watch_cookies(app.request_class, self.unit_of)
         add_fragment_tag(app, self.cache_runtime)
+        BrowserPages(self.browser_service, self.settings.url_prefix).attach(app)
+        signals.user_changed.connect(self._note_user, app)
         app.wsgi_app = self._front  # type: ignore[method-assign]
         return self
 
@@ -159,6 +168,33 @@ class Wiring:
     def _make_durable_place(self) -> DurablePlace:
         rows = DurableRows(self._app, self.default_store, self.keyring(), self.settings.namespace)
         return DurablePlace(rows, self._user_id, self.unit_of)
+
+    def browser_service(self) -> BrowserService:
+        """Return what browser state needs, made at first use.
+
+        :raises ConfigError: if a declared field cannot be kept where it is to be.
+        """
+        return self._browser or self._make_browser()
+
+    def _make_browser(self) -> BrowserService:
+        with self._lock:
+            if self._browser is None:
+                namespace = self.settings.namespace
+                self._browser = BrowserService(
+                    self._app,
+                    self.keyring(),
+                    Replica(self.default_store, namespace),
+                    namespace=namespace,
+                    models=lambda: self.declared.models().values(),
+                    user_id=self._user_id,
+                    unit_of=self.unit_of,
+                )
+            return self._browser
+
+    def _note_user(self, app: Flask) -> None:
+        """Let browser state follow its user, where there is any."""
+        if has_request_context() and self.browser_service().whole_scheme().slots:
+            visit_of(self.browser_service(), request.environ).has_new_user = True
 
     def cache_runtime(self) -> Runtime:
         """Return what the cache needs, made at first use."""

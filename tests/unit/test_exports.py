@@ -46,6 +46,9 @@ NAMES = {
 SESSIONS = {"current", "destroy", "lock", "login", "logout", "rotate", "user_id"}
 
 SIGNALS = {
+    "state_changed",
+    "state_invalid",
+    "user_changed",
     "session_created",
     "session_rotated",
     "session_destroyed",
@@ -55,8 +58,6 @@ SIGNALS = {
     "cache_miss",
     "cache_refreshed",
     "cache_error",
-    "state_changed",
-    "state_invalid",
     "store_down",
     "store_up",
 }
@@ -86,7 +87,7 @@ def public(kind: type) -> set[str]:
 def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
-    assert public(flask_stateful.Stateful) == {"init_app", "known", "reset", "user_id"}
+    assert public(flask_stateful.Stateful) == {"browser_status", "init_app", "known", "reset", "user_id"}
     assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "cookies", "sessions"}
     assert public(type(state.sessions)) == SESSIONS
 

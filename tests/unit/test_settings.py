@@ -18,7 +18,6 @@ from flask_stateful.stores.sqlite import SQLiteStore
 
 #: Names that a later version will know.
 LATER = [
-    "STATEFUL_URL_PREFIX",
     "STATEFUL_SESSIONS_PER_USER",
     "STATEFUL_SESSIONS_POLICY",
     "STATEFUL_ATOMIC",

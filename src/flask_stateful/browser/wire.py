@@ -8,6 +8,7 @@ passes over values: these are JSON only once their fields have decoded them, and
 from __future__ import annotations
 
 import re
+import typing
 import typing as t
 from binascii import a2b_base64, b2a_base64
 
@@ -25,7 +26,7 @@ MIRROR_BYTES: t.Final = 256
 _TAB: t.Final = re.compile(r"[0-9a-f]{8}")
 _OWNER: t.Final = re.compile(r"[A-Za-z0-9_-]{8}")
 #: A register, its counters as JavaScript writes whole numbers. The value is whatever stands before them.
-_REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?([0-9]{1,21}),([0-9]{1,21})\]", re.DOTALL)
+_REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?\s*([0-9]{1,21})\s*,\s*([0-9]{1,21})\s*\]", re.DOTALL)
 _BASE64URL: t.Final = re.compile(rb"[A-Za-z0-9_-]*")
 _STANDARD: t.Final = bytes.maketrans(b"-_", b"+/")
 _URL_SAFE: t.Final = bytes.maketrans(b"+/", b"-_")
@@ -57,8 +58,8 @@ class _PushJson(msgspec.Struct):
     t: str
     u: str = ""
     p: dict[str, msgspec.Raw] = {}
-    q: t.Literal[0, 1] = 0
-    g: t.Literal[0, 1] = 0
+    q: typing.Literal[0, 1] = 0
+    g: typing.Literal[0, 1] = 0
 
 
 _push_decoder: t.Final = msgspec.json.Decoder(_PushJson)
@@ -162,7 +163,7 @@ class Patch:
         return _encode(message)
 
     def fitting(self, limit: int, encode: t.Callable[[bytes], str]) -> str:
-        """Return the message as a carrier has it, without what is dispensable, then large, where it would be too long."""
+        """Return the message as a carrier has it, without what is largest where it would be too long."""
         if len(text := encode(self.encode())) <= limit:
             return text
         self.held = None

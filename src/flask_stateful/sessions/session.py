@@ -7,6 +7,7 @@ import copy
 import typing as t
 from collections.abc import Generator, Mapping
 
+from .. import signals
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw, loads
 from ..tracking import TrackedItems
@@ -219,6 +220,7 @@ class Session(SessionMapping):
             self._entry = None
         if self._entry is None:
             self.outcome = Outcome.ENDED
+        self._records.emit(signals.user_changed)
 
     def _keep_own(self) -> None:
         """Drop every key but those that this request has assigned."""
@@ -290,6 +292,8 @@ class Session(SessionMapping):
         # A new id that an earlier save of this request has made is still to be sent.
         if outcome in (Outcome.ENDED, Outcome.DEAD, Outcome.MOVED) or self.outcome is Outcome.UNCHANGED:
             self.outcome = outcome
+        if change.login is not None or change.cleared:
+            self._records.emit(signals.user_changed)
 
     def discard(self) -> None:
         """Forget what was not saved."""

@@ -1,0 +1,144 @@
+"""What a response tells the browser: cookies, the island in the page, the header of an answer to ``fetch``."""
+
+from __future__ import annotations
+
+import typing as t
+
+from markupsafe import Markup
+
+from .. import clock
+from ..cookies.header import HOST, HOST_HTTP, make_private, vary_by_cookie
+from ..errors import StoreError
+from .carriers import BROWSER, HEADER
+from .replica import DAY, Held
+from .scheme import Part
+from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, to_base64url, to_island
+
+if t.TYPE_CHECKING:
+    from flask import Response
+
+    from .visit import Visit
+
+#: What stands in a page until it is known what has been saved. Where nobody replaces it, in a streamed page or a
+#: compressed one, it tells the browser to ask.
+ISLAND: t.Final = Markup('<script type="application/json" id="fs-state">{"x":["*"]}</script>')
+
+_ASK: t.Final = '{"x":["*"]}'
+
+_LONG: t.Final = round(400 * DAY)
+_SHORT: t.Final = 60
+
+
+class Answer:
+    """What one response tells the browser."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._https = visit.carriers.https
+        self._cookies: dict[str, str] = {}
+        self._lasting: dict[str, str] = {}
+        #: Whether the response is for this visitor alone.
+        self.is_private = False
+        #: Whether state was read that a cookie carries.
+        self.is_personal = False
+        #: Whether the page has an island.
+        self.has_island = False
+
+    # Cookies, kept until the response is ready
+
+    def _cookie(self, name: str, value: str, max_age: int, *, http_only: bool = False) -> str:
+        # RFC 6265bis, section 4.1.3. The one that scripts cannot read may not be written by them, either.
+        prefix = (HOST_HTTP if http_only else HOST) if self._https else ""
+        flags = ("; Secure" if self._https else "") + ("; HttpOnly" if http_only else "") + "; SameSite=Lax"
+        return f"{prefix}{self._visit.scheme.prefix}{name}={value}; Path=/; Max-Age={max_age}{flags}"
+
+    def mirror(self, name: str, value: str, *, ttl: float | None) -> None:
+        """Set a mirror cookie."""
+        self._cookies[name] = self._cookie(name, value, _LONG if ttl is None else min(_LONG, max(1, round(ttl))))
+
+    def identify(self, value: str) -> None:
+        """Give the browser its id. It is kept whatever happens: it says nothing of what was discarded."""
+        self._lasting[BROWSER] = self._cookie(BROWSER, value, _LONG, http_only=True)
+        self.is_private = True
+
+    def name_tab(self, tab: str) -> None:
+        """Give the tab an id until its scripts know it."""
+        self._cookies["_t"] = self._cookie("_t", tab, _SHORT)
+
+    def await_patch(self, part: Part, revision: int) -> None:
+        """Say that a patch is waiting."""
+        name, days = (f"_p.{self._visit.tab}", 1) if part is Part.TAB else ("_p", 30)
+        self._cookies[name] = self._cookie(name, str(revision), round(days * DAY))
+
+    def own(self, tag: str) -> None:
+        """Say to whom the browser's entries belong now."""
+        self._lasting["_u"] = self._cookie("_u", tag, _LONG if tag else 0)
+        self.is_private = True
+
+    def remove(self, name: str) -> None:
+        """Remove a cookie, whatever happens."""
+        self._cookies.pop(name, None)
+        self._lasting[name] = self._cookie(name, "", 0)
+        self.is_private = True
+
+    def forget(self) -> None:
+        """Drop what belongs to changes that are discarded."""
+        self._cookies.clear()
+
+    # The response
+
+    def send(self, response: Response) -> None:
+        """Put into the response what the browser is to be told."""
+        for cookie in (*self._lasting.values(), *self._cookies.values()):
+            response.headers.add("Set-Cookie", cookie)
+        if self.has_island:
+            self._fill_island(response)
+        if self._visit.carriers.has_header and self._visit.written:
+            response.headers[HEADER] = self._news().fitting(HEADER_BYTES, to_base64url)
+        if self.is_personal or self.is_private:
+            vary_by_cookie(response)
+        if self.is_private or self._cookies or self._lasting:
+            make_private(response)
+
+    def _patch(self) -> Patch:
+        visit = self._visit
+        patch = Patch(visit.tab, visit.owner)
+        patch.new_tab = visit.is_new_tab
+        return patch
+
+    def _news(self) -> Patch:
+        """Return what this request has written."""
+        patch = self._patch()
+        for name, held in self._visit.written.items():
+            _tell(patch, name, held)
+        return patch
+
+    def everything(self) -> Patch:
+        """Return all that the server holds for this browser and tab.
+
+        :raises StoreError: if the store fails.
+        """
+        patch = self._patch()
+        patch.held = {}
+        for name, held in self._visit.everything_held().items():
+            patch.held[name] = held.revision
+            _tell(patch, name, held)
+        return patch
+
+    def _fill_island(self, response: Response) -> None:
+        mark = ISLAND.encode()
+        if response.is_sequence and not response.direct_passthrough:
+            body = response.get_data()
+            if mark in body:
+                try:
+                    message = self.everything().fitting(ISLAND_BYTES - len(mark), lambda data: to_island(data))
+                except StoreError:
+                    return
+                island = str(ISLAND).replace(_ASK, message)
+                response.set_data(body.replace(mark, island.encode(), 1))
+
+
+def _tell(patch: Patch, name: str, held: Held) -> None:
+    now = clock.now()
+    left = None if held.expires is None or held.expires <= now else held.expires - now
+    patch.tell(name, held.at(now), left)

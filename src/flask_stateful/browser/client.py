@@ -1,0 +1,70 @@
+"""Serves ``client.js``, with what the application declares put into it."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+from hashlib import blake2b
+from importlib import resources
+
+import msgspec
+
+from .scheme import Part, Scheme, Slot
+
+_DECLARATIONS: t.Final = "const D = {};"
+
+MODULE: t.Final = "client.js"
+
+
+class ClientModule(t.NamedTuple):
+    """The module as it is sent."""
+
+    body: bytes
+    etag: str
+
+
+@functools.lru_cache(maxsize=32)
+def client_module(scheme: Scheme, *, url: str, https: bool) -> ClientModule:
+    """Return the module for an application.
+
+    :param url: where the endpoint is.
+    :param https: whether cookies have the prefixes that https gives them.
+    """
+    declared = msgspec.json.encode(declarations(scheme, url=url, https=https)).decode()
+    body = _stripped_source().replace(_DECLARATIONS, f"const D = {declared};", 1).encode()
+    return ClientModule(body, blake2b(body, digest_size=12).hexdigest())
+
+
+@functools.cache
+def _stripped_source() -> str:
+    """Return the module without comments and indentation: comments are lines of their own, and no text spans lines."""
+    source = resources.files(__name__.rpartition(".")[0]).joinpath(MODULE).read_text(encoding="utf-8")
+    lines = (line.strip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
+def declarations(scheme: Scheme, *, url: str, https: bool) -> dict[str, t.Any]:
+    """Return what the module has to know of the declared classes."""
+    found: dict[str, t.Any] = {"ns": scheme.namespace, "url": url, "secure": https, "local": {}, "tab": {}}
+    for slot in scheme.slots.values():
+        model = slot.model
+        known = found[model.kind].setdefault(
+            model.name, {"v": model.version, "p": model.purpose, "s": int(model.shared), "f": {}}
+        )
+        known["f"][slot.field.name] = _declaration(slot)
+    return found
+
+
+def _declaration(slot: Slot) -> dict[str, t.Any]:
+    field, found = slot.field, dict[str, t.Any]()
+    if field.sealed:
+        found["x"] = 1
+    else:
+        found["d"] = msgspec.Raw(field.to_json(field.default()))
+    if slot.part is Part.MIRROR:
+        found["m"] = 1
+    if field.max_bytes is not None:
+        found["b"] = field.max_bytes
+    if field.ttl is not None:
+        found["s"] = field.ttl
+    return found

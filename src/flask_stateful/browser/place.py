@@ -1,0 +1,85 @@
+"""Where :class:`LocalState` and :class:`TabState` keep their values, as far as a request sees it."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Callable
+
+from flask import has_request_context, request
+
+from ..declared.fields import Field
+from ..declared.model import Model
+from ..errors import ConfigError
+from .migrations import migrate_earlier
+from .scheme import Scheme
+from .service import BrowserService
+from .visit import Visit
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class BrowserPlace:
+    """Keeps the state of browsers and of their tabs.
+
+    :param service: returns what the application's browser state needs.
+    """
+
+    def __init__(self, service: Callable[[], BrowserService]) -> None:
+        self._service = service
+
+    def values(self, model: Model, user_id: str | None = None) -> BrowserValues:
+        """Return the values of a class in the current request.
+
+        :raises ConfigError: outside of a request.
+        """
+        if not has_request_context():
+            raise ConfigError(
+                f"{model.title} is kept in a browser, and there is none outside of a request; read it in a view and"
+                " hand on the value"
+            )
+        service = self._service()
+        scheme = service.scheme_with(model)
+        return BrowserValues(visit_of(service, request.environ, scheme), model)
+
+
+class BrowserValues:
+    """The values of one class in one request."""
+
+    __slots__ = ("_visit",)
+
+    def __init__(self, visit: Visit, model: Model) -> None:
+        self._visit = visit
+        if model.version > 1:
+            migrate_earlier(visit, model)
+
+    def get(self, field: Field) -> t.Any:
+        """Return a field's value, or its default."""
+        visit = self._visit
+        return visit.shelf(visit.read(field)).get(field, visit.refused)
+
+    def set(self, field: Field, value: t.Any) -> None:
+        """Set a value."""
+        visit = self._visit
+        visit.writable(visit.slot(field.key)).assign(field.key, value)
+
+    def reset(self, field: Field) -> None:
+        """Let the default hold again."""
+        visit = self._visit
+        visit.writable(visit.slot(field.key)).reset(field.key)
+
+    def known(self, field: Field) -> bool:
+        """Tell whether there is a value."""
+        visit = self._visit
+        return visit.shelf(visit.read(field)).knows(field, visit.refused)
+
+
+def visit_of(service: BrowserService, environ: WSGIEnvironment, scheme: Scheme | None = None) -> Visit:
+    """Return the browser state of a request, made at first use."""
+    key = service.environ_key
+    visit: Visit | None = environ.get(key)
+    if visit is None:
+        visit = environ[key] = Visit(service, environ)
+    elif scheme is not None and visit.scheme is not scheme:
+        visit.extend(scheme)
+    return visit

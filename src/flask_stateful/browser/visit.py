@@ -1,0 +1,377 @@
+"""The browser state of one request: what it carries, what it reads, what it changes."""
+
+from __future__ import annotations
+
+import secrets
+import typing as t
+
+from .. import clock, signals
+from ..declared.fields import Field
+from ..errors import CookieTooLarge, StateClosed, StoreError, ValueTooLarge
+from ..unit import WRITTEN, Step
+from . import registers
+from .answer import Answer
+from .carriers import BROWSER, Carriers
+from .identity import Browser
+from .owner import change_owner
+from .registers import NOTHING, Pushed, Register, Write
+from .replica import DAY, MAX_BYTES, Held, Registers, size
+from .scheme import Part, Scheme, Slot
+from .sealed import Sealer
+from .service import BrowserService
+from .shelf import Shelf, pushed
+from .wire import MIRROR_BYTES, Push, encode_mirror
+
+if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: How long a record is kept after its last change, in seconds.
+TTLS: t.Final = {Part.SHARED: 30 * DAY, Part.OWNED: 30 * DAY, Part.TAB: DAY}
+
+#: The parts that are kept in the store.
+RECORDS: t.Final = (Part.SHARED, Part.OWNED, Part.TAB)
+
+
+class Visit:
+    """The browser state of one request, made when that first touches any."""
+
+    step: t.ClassVar[Step] = Step.BROWSER
+
+    def __init__(self, service: BrowserService, environ: WSGIEnvironment) -> None:
+        self.service = service
+        self.scheme = service.scheme
+        self.carriers = Carriers(environ, self.scheme.prefix)
+        self.unit = service.unit_of(environ)
+        self.answer = Answer(self)
+        self.shelves: dict[Part, Shelf] = {}
+        #: Names of earlier versions whose values have been migrated, by where they were.
+        self.outdated: dict[Part, dict[str, Register]] = {}
+        #: The classes that were looked through for earlier versions.
+        self.migrated: set[str] = set()
+        #: What this request has stored, by the part it is in.
+        self.stored: dict[Part, Registers] = {}
+        self.written: dict[str, Held] = {}
+        self.closed = self.unit.closed
+        self.is_new_tab = False
+        #: The owner's tag that this request leaves; ``None`` where it stays.
+        self.new_owner: str | None = None
+        #: Whether a user has signed in or out.
+        self.has_new_user = False
+        self._browser: Browser | None = None
+        self._pushes: list[Push] | None = None
+        self._tab: str | None = None
+        self._sealer: Sealer | None = None
+        if not self.unit.ended:
+            self.unit.join(self)
+        self.unit.outgoing.append(self.answer.send)
+
+    # Who it is
+
+    @property
+    def pushes(self) -> list[Push]:
+        """What this request carries besides mirror cookies."""
+        if self._pushes is None:
+            header = self.carriers.header()
+            self._pushes = [*self.carriers.outboxes(), *([header] if header else [])]
+        return self._pushes
+
+    def arrived(self, push: Push) -> None:
+        """Note what came as the request's body."""
+        self._pushes, self._tab = [push], push.tab
+
+    @property
+    def tab(self) -> str:
+        """The tab that sent the request; empty where nobody knows."""
+        if self._tab is None:
+            # Only a script can send a header, and it knows which tab it is in.
+            self._tab = next((push.tab for push in self.pushes[::-1] if self.carriers.has_header), self.carriers.tab)
+        return self._tab
+
+    @property
+    def browser(self) -> Browser | None:
+        """The browser, if it brought an id that is genuine."""
+        if self._browser is None:
+            cookie = self.carriers.cookies.get(BROWSER)
+            self._browser = None if cookie is None else self.service.identities.recognise(cookie)
+            if cookie is not None and self._browser is None:
+                self.carriers.report("browser id")
+        return self._browser
+
+    def require_browser(self) -> Browser:
+        """Return the browser, with a new id if it has none."""
+        if self.browser is None:
+            self._browser = self.service.identities.new()
+        browser = t.cast("Browser", self._browser)
+        if browser.stale:
+            self.answer.identify(self.service.identities.cookie(browser))
+        return browser
+
+    def sealer(self) -> Sealer:
+        """Return what seals and opens for this browser and user."""
+        if self._sealer is None:
+            service = self.service
+            self._sealer = Sealer(
+                service.keyring, service.replica, self.require_browser().id, lambda: service.user_id() or ""
+            )
+        return self._sealer
+
+    @property
+    def owner(self) -> str:
+        """The tag of the user that the browser's entries belong to, once this request is over."""
+        return self.carriers.owner if self.new_owner is None else self.new_owner
+
+    @property
+    def status(self) -> t.Literal["ok", "memory"]:
+        """What the browser says of its storage: ``"memory"`` where that is full or denied."""
+        return "memory" if any(push.memory for push in self.pushes) else "ok"
+
+    def slot(self, name: str) -> Slot:
+        """Return the slot of a register."""
+        return self.scheme.slots[name]
+
+    @property
+    def now(self) -> int:
+        """The time as revisions count it."""
+        return int(clock.now() * 1_000_000)
+
+    def extend(self, scheme: Scheme) -> None:
+        """Go on with a class that nobody had looked at when the visit began."""
+        self.scheme = scheme
+        self.shelves = {part: shelf for part, shelf in self.shelves.items() if shelf.changes()}
+
+    # Reading
+
+    def read(self, field: Field) -> Part:
+        """Note that a field is read, and return where it is."""
+        slot = self.scheme.slots[field.key]
+        self.answer.is_personal = True
+        self.note_read(slot.name if slot.part is Part.MIRROR else BROWSER)
+        return slot.part
+
+    def note_read(self, cookie: str) -> None:
+        """Note that what the response says depends on one of our cookies."""
+        self.unit.reads.add(f"cookie:{self.scheme.prefix}{cookie}")
+
+    def key(self, part: Part, owner: str | None = None) -> str | None:
+        """Return where a part's record lies; ``None`` where there can be none."""
+        browser = self.browser
+        if browser is None or (part is Part.TAB and not self.tab):
+            return None
+        owner = self.carriers.owner if owner is None else owner
+        parts = {Part.SHARED: (), Part.OWNED: ("user", owner), Part.TAB: ("tab", owner, self.tab)}[part]
+        return self.service.replica.key(browser.id, *parts)
+
+    def everything_held(self) -> dict[str, Held]:
+        """Return all that the store holds for this browser, its user and this tab.
+
+        :raises StoreError: if the store fails.
+        """
+        keys = {part: self.key(part, self.owner) for part in RECORDS}
+        missing = [key for part, key in keys.items() if key is not None and part not in self.stored]
+        loaded = self.service.replica.load_many(missing) if missing else {}
+        everything: dict[str, Held] = {}
+        for part, key in keys.items():
+            everything |= self.stored[part] if part in self.stored else loaded.get(key or "", {})
+        return everything
+
+    def shelf(self, part: Part) -> Shelf:
+        """Return the registers of a part."""
+        shelf = self.shelves.get(part)
+        if shelf is None:
+            shelf = self.shelves[part] = Shelf(self, self._held(part))
+            self._overlay(part, shelf)
+        return shelf
+
+    def _held(self, part: Part) -> dict[str, Register]:
+        if part is Part.MIRROR:
+            mirror = self.carriers.mirror
+            found = {slot.name: mirror(slot.name) for slot in self.scheme.parts[part]}
+            return {name: register for name, register in found.items() if register is not None}
+        key, now = self.key(part), clock.now()
+        if key is None:
+            return {}
+        try:
+            return {name: held.at(now) for name, held in self.service.replica.load(key).items()}
+        except StoreError:
+            # What the browser holds is not lost. Until the store is back, pages are made from defaults.
+            return {}
+
+    def _overlay(self, part: Part, shelf: Shelf) -> None:
+        """Lay what the browser has sent over what the server holds."""
+        slots = self.scheme.slots
+        sent = [
+            (write, name)
+            for push in self.pushes
+            for name, write in push.writes.items()
+            if name in slots and slots[name].part is part and self.accepts(push, slots[name])
+        ]
+        for write, name in sorted(sent, key=lambda item: item[0].write):
+            shelf.lay(name, write, self._lay)
+        if sent:
+            shelf.settle()
+
+    def accepts(self, push: Push, slot: Slot) -> bool:
+        """Tell whether what was sent may concern a field: it must be of this tab, and not of another user."""
+        if slot.part is Part.TAB and push.tab != self.tab:
+            return False
+        return not slot.owned or push.owner in ("", self.carriers.owner)
+
+    def _lay(self, name: str, register: Register, sent: Write) -> Pushed:
+        try:
+            return self.receive(self.slot(name), register, sent)
+        except StoreError:
+            return Pushed(register, stands=False)
+
+    def receive(self, slot: Slot, register: Register, sent: Write) -> Pushed:
+        """Return what a browser's write comes to."""
+        outcome, fits = pushed(
+            slot, register, sent, sealer=self.sealer, conflict=self.service.conflict(slot), now=self.now
+        )
+        if not fits:
+            self.refused(slot.name)
+        return outcome
+
+    def refused(self, name: str) -> None:
+        """Note that what the browser holds of a field does not fit, and was dropped."""
+        self.carriers.report(f"value of {name}")
+        reason = "seal" if self.slot(name).field.sealed else "type"
+        signals.state_invalid.send(self.service.app, name=name, reason=reason)
+
+    # Writing
+
+    def writable(self, slot: Slot) -> Shelf:
+        """Return the registers of a field that Python is about to change."""
+        if self.closed:
+            raise StateClosed(
+                f"{slot.field.where} was written to after the response had been saved, in a streamed body, say; write"
+                " to it before the view returns"
+            )
+        self.unit.reads.add(WRITTEN)
+        self.answer.is_private = True
+        if slot.part is Part.TAB and not self.tab:
+            self._tab, self.is_new_tab = secrets.token_hex(4), True
+            self.answer.name_tab(self._tab)
+        return self.shelf(slot.part)
+
+    def changes(self, part: Part) -> dict[str, bytes | None]:
+        """Return what Python has changed in a part, as far as it was looked at."""
+        shelf = self.shelves.get(part)
+        changed = {} if shelf is None else shelf.changes()
+        return {**changed, **dict.fromkeys(self.outdated.get(part, ()))}
+
+    def has_news(self) -> bool:
+        """Tell whether the page needs more than mirror cookies to say what Python has changed."""
+        return any(self.changes(part) for part in RECORDS)
+
+    def save(self) -> None:
+        """Store what Python has changed, and have the browser told."""
+        for part in RECORDS:
+            changed = self.changes(part)
+            if changed:
+                self._save_record(part, changed)
+        for name, value in self.changes(Part.MIRROR).items():
+            self.set_mirror(name, registers.write(self._seen(Part.MIRROR, name), value, self.now))
+            self._tell_changed(name)
+        self.shelves, self.outdated = {}, {}
+        change_owner(self)
+
+    def _tell_changed(self, name: str) -> None:
+        signals.state_changed.send(self.service.app, name=name, by="server")
+
+    def _seen(self, part: Part, name: str) -> Register:
+        outdated = self.outdated.get(part, {})
+        if name in outdated:
+            return outdated[name]
+        shelf = self.shelves.get(part)
+        return NOTHING if shelf is None else shelf.seen.get(name, NOTHING)
+
+    def set_mirror(self, name: str, register: Register) -> None:
+        """Have a mirror cookie set."""
+        value = encode_mirror(register)
+        octets = len(self.carriers.prefix) + len(name) + len(value)
+        if octets > MIRROR_BYTES:
+            raise CookieTooLarge(
+                f"the mirror cookie of {name} takes {octets} octets and {MIRROR_BYTES} are allowed; write"
+                " field(..., mirror=False)"
+            )
+        slot = self.scheme.slots.get(name)
+        self.answer.mirror(name, value, ttl=slot.field.ttl if slot and register.value is not None else None)
+        self.answer.is_private = True
+
+    def _save_record(self, part: Part, changed: dict[str, bytes | None]) -> None:
+        self.require_browser()
+        now, sealed = self.now, self._sealed(part, changed)
+        shelf = self.shelves.get(part)
+
+        def change(held: Registers) -> None:
+            for name, value in sealed.items():
+                register = (
+                    held[name].at(clock.now()) if name in held else self.outdated.get(part, {}).get(name, NOTHING)
+                )
+                for sent in shelf.sent.get(name, ()) if shelf and name in self.scheme.slots else ():
+                    register = self.receive(self.slot(name), register, sent).register
+                held[name] = self.held(name, registers.write(register, value, now))
+            self._require_room(held, sealed)
+
+        key = t.cast("str", self.key(part))
+        self.stored[part] = stored = self.service.replica.change(key, change, ttl=TTLS[part])
+        for name in sealed:
+            self.written[name] = stored[name]
+            self._note_stamp(name, stored[name].revision)
+            self._tell_changed(name)
+        self.answer.await_patch(part, max(stored[name].revision for name in sealed))
+
+    def _sealed(self, part: Part, changed: dict[str, bytes | None]) -> dict[str, bytes | None]:
+        """Return what the browser is to hold: the values, or the tokens of those it cannot read."""
+        found = dict(changed)
+        for name, value in changed.items():
+            slot = self.scheme.slots.get(name)
+            if value is not None and slot is not None and slot.field.sealed:
+                stamp = registers.next_revision(self.now, self._seen(part, name).revision)
+                found[name] = self.sealer().seal(slot, value, stamp)
+        return found
+
+    def _note_stamp(self, name: str, revision: int) -> None:
+        slot = self.scheme.slots.get(name)
+        if slot is not None and slot.field.fresh:
+            self.sealer().note(slot, revision)
+
+    def register(self, part: Part, name: str, held: Held | None) -> Register:
+        """Return a register as a record has it; one of an earlier version that it lacks, as the browser sent it."""
+        if held is not None:
+            return held.at(clock.now())
+        return self.outdated.get(part, {}).get(name, NOTHING)
+
+    def held(self, name: str, register: Register) -> Held:
+        """Return a register as a record is to hold it."""
+        slot = self.scheme.slots.get(name)
+        ttl = slot.field.ttl if slot is not None and register.value is not None else None
+        return Held(*register, expires=None if ttl is None else clock.now() + ttl)
+
+    @staticmethod
+    def _require_room(held: Registers, changed: t.Iterable[str]) -> None:
+        octets = size(held)
+        if octets > MAX_BYTES:
+            largest = max(held, key=lambda name: len(held[name].value or b""))
+            raise ValueTooLarge(
+                f"what a browser holds would take {octets:,} bytes with {', '.join(sorted(changed))}, and"
+                f" {MAX_BYTES:,} are allowed; {largest} takes most of it"
+            )
+
+    def forget_owned(self) -> None:
+        """Forget what this request has stored for a user who has left."""
+        for part in (Part.OWNED, Part.TAB):
+            self.stored.pop(part, None)
+            self.shelves.pop(part, None)
+        slots = self.scheme.slots
+        self.written = {name: held for name, held in self.written.items() if name in slots and not slots[name].owned}
+
+    def discard(self) -> None:
+        """Forget what was not saved."""
+        self.shelves, self.outdated, self.written, self.stored = {}, {}, {}, {}
+        self.answer.forget()
+        change_owner(self)
+
+    def close(self) -> None:
+        """Refuse further changes."""
+        self.closed = True

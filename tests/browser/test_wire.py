@@ -201,7 +201,7 @@ def test_a_patch_says_what_it_was_told() -> None:
     }
 
 
-@pytest.mark.parametrize(("limit", "encode"), [(3000, wire.to_base64url), (8192, wire.to_island)])
+@pytest.mark.parametrize(("limit", "encode"), [(3000, wire.to_base64url), (8192, wire.island_text)])
 @pytest.mark.parametrize(("count", "size"), [(1, 9000), (30, 1000), (900, 3)])
 def test_a_patch_never_exceeds_its_carrier(limit: int, encode: t.Any, count: int, size: int) -> None:
     """What does not fit is named, to be pulled; the small registers are still sent."""
@@ -217,6 +217,6 @@ def test_an_island_cannot_be_left(values: list[str]) -> None:
     patch = Patch("01234567")
     for i, value in enumerate(values):
         patch.tell(f"prefs.f{i}", Register(json.dumps(value, ensure_ascii=False).encode(), 1, 1))
-    text = wire.to_island(patch.encode())
+    text = wire.island_text(patch.encode())
     assert not set(text) & set("<>&\u2028\u2029")
     assert [register[0] for register in json.loads(text).get("p", {}).values()] == values

@@ -12,7 +12,7 @@ from ..errors import StoreError
 from .carriers import BROWSER, HEADER
 from .replica import DAY, Held
 from .scheme import Part
-from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, to_base64url, to_island
+from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text, to_base64url
 
 if t.TYPE_CHECKING:
     from flask import Response
@@ -131,7 +131,7 @@ class Answer:
             body = response.get_data()
             if mark in body:
                 try:
-                    message = self.everything().fitting(ISLAND_BYTES - len(mark), lambda data: to_island(data))
+                    message = self.everything().fitting(ISLAND_BYTES - len(mark), island_text)
                 except StoreError:
                     return
                 island = str(ISLAND).replace(_ASK, message)

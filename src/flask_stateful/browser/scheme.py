@@ -40,17 +40,17 @@ _LENGTHS: t.Final[dict[type[inspect.Type], int]] = {
 }
 
 
-class Part(enum.Enum):
+class Part(enum.IntEnum):
     """Where the server keeps a register."""
 
     #: In a cookie that scripts read and write.
-    MIRROR = "mirror"
+    MIRROR = 1
     #: In the browser's record.
-    SHARED = "shared"
+    SHARED = 2
     #: In the browser's record for one user.
-    OWNED = "owned"
+    OWNED = 3
     #: In a tab's record.
-    TAB = "tab"
+    TAB = 4
 
 
 class Slot:

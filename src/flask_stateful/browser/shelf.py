@@ -126,8 +126,8 @@ class Shelf:
 
     def changes(self) -> dict[str, bytes | None]:
         """Return the encodings of what Python has changed; ``None`` for what it has reset."""
-        changed: dict[str, bytes | None] = dict(self.items.changes())
-        return {**dict.fromkeys(self._reset), **changed}
+        changed = t.cast("dict[str, bytes | None]", self.items.changes())
+        return {**dict.fromkeys(self._reset), **changed} if self._reset else changed
 
 
 def judge(slot: Slot, sealer: Callable[[], Sealer], sent: Write) -> bytes | None:

@@ -7,6 +7,7 @@ import typing as t
 
 from .. import clock, signals
 from ..declared.fields import Field
+from ..declared.model import Model
 from ..errors import CookieTooLarge, StateClosed, StoreError, ValueTooLarge
 from ..unit import WRITTEN, Step
 from . import registers
@@ -48,6 +49,8 @@ class Visit:
         self.outdated: dict[Part, dict[str, Register]] = {}
         #: The classes that were looked through for earlier versions.
         self.migrated: set[str] = set()
+        #: The values of each class, as :class:`~flask_stateful.browser.place.BrowserValues`.
+        self.values: dict[Model, t.Any] = {}
         #: What this request has stored, by the part it is in.
         self.stored: dict[Part, Registers] = {}
         self.written: dict[str, Held] = {}
@@ -137,6 +140,7 @@ class Visit:
     def extend(self, scheme: Scheme) -> None:
         """Go on with a class that nobody had looked at when the visit began."""
         self.scheme = scheme
+        self.values = {}
         self.shelves = {part: shelf for part, shelf in self.shelves.items() if shelf.changes()}
 
     # Reading
@@ -257,7 +261,7 @@ class Visit:
         """Return what Python has changed in a part, as far as it was looked at."""
         shelf = self.shelves.get(part)
         changed = {} if shelf is None else shelf.changes()
-        return {**changed, **dict.fromkeys(self.outdated.get(part, ()))}
+        return {**changed, **dict.fromkeys(self.outdated[part])} if part in self.outdated else changed
 
     def has_news(self) -> bool:
         """Tell whether the page needs more than mirror cookies to say what Python has changed."""

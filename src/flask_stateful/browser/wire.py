@@ -7,6 +7,7 @@ passes over values: these are JSON only once their fields have decoded them, and
 
 from __future__ import annotations
 
+import functools
 import re
 import typing
 import typing as t
@@ -27,8 +28,8 @@ _TAB: t.Final = re.compile(r"[0-9a-f]{8}")
 _OWNER: t.Final = re.compile(r"[A-Za-z0-9_-]{8}")
 #: A register, its counters as JavaScript writes whole numbers. The value is whatever stands before them.
 _REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?\s*([0-9]{1,21})\s*,\s*([0-9]{1,21})\s*\]", re.DOTALL)
-_BASE64URL: t.Final = re.compile(rb"[A-Za-z0-9_-]*")
-_STANDARD: t.Final = bytes.maketrans(b"-_", b"+/")
+#: Into the standard alphabet, what is in that alone into what is in none.
+_STANDARD: t.Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 _URL_SAFE: t.Final = bytes.maketrans(b"+/", b"-_")
 
 #: What a page's HTML parser, or an old JavaScript one, would take for something else.
@@ -36,6 +37,9 @@ _ESCAPES: t.Final = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2
 
 #: In place of names: all of them are to be pulled.
 EVERYTHING: t.Final = "*"
+
+#: How many mirror cookies are kept parsed: a browser sends the same ones with each request.
+_RECENT: t.Final = 1024
 
 _BROKEN: t.Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -97,6 +101,7 @@ def _parse_register(data: bytes) -> tuple[bytes | None, int, int]:
     return value, min(MAX_COUNT, int(revision)), min(MAX_COUNT, int(write))
 
 
+@functools.lru_cache(maxsize=_RECENT)
 def parse_mirror(text: str) -> Register | None:
     """Return what a mirror cookie holds; ``None`` where it is damaged."""
     data = from_base64url(text)
@@ -179,7 +184,7 @@ class Patch:
         return text
 
 
-def to_island(message: bytes) -> str:
+def island_text(message: bytes) -> str:
     """Return a message that can stand inside a ``<script>`` element."""
     text = message.decode()
     for character, escape in _ESCAPES:
@@ -195,9 +200,6 @@ def to_base64url(data: bytes) -> str:
 def from_base64url(text: str) -> bytes | None:
     """Return the bytes of base64url without padding; ``None`` where it is none."""
     try:
-        data = text.encode("ascii")
-        if not _BASE64URL.fullmatch(data):
-            return None
-        return a2b_base64(data.translate(_STANDARD) + b"=" * (-len(data) % 4))
+        return a2b_base64(text.encode("ascii").translate(_STANDARD) + b"=" * (-len(text) % 4), strict_mode=True)
     except ValueError:
         return None

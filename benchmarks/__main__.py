@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.services import Missing, Redis, Valkey
 
 from . import (
+    browser,
     cache,
     cache_memory,
     cache_near,
@@ -44,7 +45,7 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "cache")
+_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "cache", "browser")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
@@ -106,6 +107,8 @@ def _run(name: str, extent: Extent) -> Part:
             part = gunicorn.run(place, rounds=extent.server_rounds, seconds=extent.server_seconds, tick=_tick)
         elif name == "store":
             part = store.run(place, seconds=extent.store_seconds, tick=_tick)
+        elif name == "browser":
+            part = browser.run(rounds=extent.codec_rounds, tick=_tick)
         elif name == "cache":
             part = _run_cache(place, extent)
         else:

@@ -26,28 +26,33 @@ _NOW: t.Final = 1_790_000_000_000_000
 _NAMESPACE: t.Final = "fs.browser."
 
 
-class Small(LocalState):
-    """Five fields that mirror cookies hold."""
+def _declare() -> t.Any:
+    """Declare classes that belong to no other application of this process."""
 
-    theme: t.Literal["auto", "light", "dark"] = "auto"
-    sidebar: bool = True
-    dense: bool = False
-    page: int = 1
-    zoom: float = 1.0
+    class Small(LocalState):
+        """Five fields that mirror cookies hold."""
+
+        theme: t.Literal["auto", "light", "dark"] = "auto"
+        sidebar: bool = True
+        dense: bool = False
+        page: int = 1
+        zoom: float = 1.0
+
+    class Large(LocalState):
+        """Twenty fields that the store holds."""
+
+        locals().update({f"f{n:02}": "" for n in range(20)})
+        __annotations__ = {f"f{n:02}": str for n in range(20)}
+
+    class Wizard(TabState):
+        """One tab's."""
+
+        step: int = 1
+
+    return Small, Large, Wizard
 
 
-class Large(LocalState):
-    """Twenty fields that the store holds."""
-
-    locals().update({f"f{n:02}": "" for n in range(20)})
-    __annotations__ = {f"f{n:02}": str for n in range(20)}
-
-
-class Wizard(TabState):
-    """One tab's."""
-
-    step: int = 1
-
+Small, Large, Wizard = _declare()
 
 _MIRRORS: t.Final = {
     "small.theme": b'"dark"',

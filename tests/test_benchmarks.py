@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from benchmarks import (
+    browser,
     cache,
     cache_memory,
     cache_near,
@@ -157,6 +158,13 @@ def test_sessions_part(place_with_servers: Place) -> None:
     assert [row[0] for row in part.tables[0].rows] == installed
     assert [gate.what for gate in part.gates if not gate.unit and not gate.passed] == []
     assert {gate.code for gate in part.gates} >= {"S1", "S4", "S5", "S6"}
+
+
+def test_browser_part() -> None:
+    """A run of one round measures each page and message, and says nothing in the log."""
+    part = browser.run(rounds=1, tick=lambda: None)
+    assert {gate.code for gate in part.gates} == {"B1", "B2", "B3", "B4"}
+    assert len(part.tables[0].rows) == 6
 
 
 def test_codec_part() -> None:

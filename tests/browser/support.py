@@ -23,28 +23,33 @@ OTHER_TAB = "89abcdef"
 NOW = 1_790_000_000_000_000
 
 
-class Prefs(LocalState):
-    """One mirrored field, and some that are not."""
+def _declare() -> t.Any:
+    """Declare classes that belong to no other application of this process."""
 
-    theme: t.Literal["auto", "light", "dark"] = "auto"
-    draft: str = ""
-    tags: list[str] = field(default_factory=list)
-    soon: str = field("", ttl=timedelta(hours=1))
+    class Prefs(LocalState):
+        """One mirrored field, and some that are not."""
+
+        theme: t.Literal["auto", "light", "dark"] = "auto"
+        draft: str = ""
+        tags: list[str] = field(default_factory=list)
+        soon: str = field("", ttl=timedelta(hours=1))
+
+    class Look(LocalState, shared=True):
+        """What stays with the browser."""
+
+        dense: bool = False
+        layout: str = ""
+
+    class Wizard(TabState):
+        """What belongs to one tab."""
+
+        step: int = 1
+        answers: dict[str, str] = field(default_factory=dict)
+
+    return Prefs, Look, Wizard
 
 
-class Look(LocalState, shared=True):
-    """What stays with the browser."""
-
-    dense: bool = False
-    layout: str = ""
-
-
-class Wizard(TabState):
-    """What belongs to one tab."""
-
-    step: int = 1
-    answers: dict[str, str] = field(default_factory=dict)
-
+Prefs, Look, Wizard = _declare()
 
 DECLARED = (Prefs, Look, Wizard)
 

@@ -94,12 +94,20 @@ def test_a_login_that_is_discarded_changes_no_owner(tab: Tab) -> None:
 # Sealed fields
 
 
-class Shop(LocalState):
-    """What the browser holds and cannot read."""
+def _declare_sealed() -> t.Any:
+    """Declare classes that belong to no other application of this process."""
 
-    coupon: dict[str, int] = field(default_factory=dict, sealed=True)
-    credit: int = field(0, sealed=True, fresh=True)
-    trial: str = field("", sealed=True, ttl=60)
+    class Shop(LocalState):
+        """What the browser holds and cannot read."""
+
+        coupon: dict[str, int] = field(default_factory=dict, sealed=True)
+        credit: int = field(0, sealed=True, fresh=True)
+        trial: str = field("", sealed=True, ttl=60)
+
+    return Shop
+
+
+Shop = _declare_sealed()
 
 
 def token_of(tab: Tab, name: str) -> tuple[str, int, int]:
@@ -203,21 +211,27 @@ def test_a_fresh_field_needs_a_store_that_forgets_nothing() -> None:
 # Earlier versions
 
 
-class Theme(LocalState, version=3):
-    """Version 1 had ``dark: bool``, version 2 ``colour: str``."""
+def _declare_versions() -> t.Any:
+    """Declare classes that belong to no other application of this process."""
 
-    theme: t.Literal["auto", "light", "dark"] = "auto"
-    note: str = ""
+    class Theme(LocalState, version=3):
+        """Version 1 had ``dark: bool``, version 2 ``colour: str``."""
+
+        theme: t.Literal["auto", "light", "dark"] = "auto"
+        note: str = ""
+
+    @migrate(Theme, 1)
+    def _dark_became_colour(old: dict[str, t.Any]) -> dict[str, t.Any]:
+        return {**old, "colour": "black" if old.pop("dark", False) else "white"}
+
+    @migrate(Theme, 2)
+    def _colour_became_theme(old: dict[str, t.Any]) -> dict[str, t.Any]:
+        return {**old, "theme": "dark" if old.pop("colour", "") == "black" else "light"}
+
+    return Theme
 
 
-@migrate(Theme, 1)
-def _dark_became_colour(old: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {**old, "colour": "black" if old.pop("dark", False) else "white"}
-
-
-@migrate(Theme, 2)
-def _colour_became_theme(old: dict[str, t.Any]) -> dict[str, t.Any]:
-    return {**old, "theme": "dark" if old.pop("colour", "") == "black" else "light"}
+Theme = _declare_versions()
 
 
 @pytest.fixture

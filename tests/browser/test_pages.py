@@ -332,14 +332,12 @@ def test_a_poisoned_counter_locks_nothing(tab: Tab) -> None:
         assert tab.read(model, field) == "js"
 
 
-class Odd(LocalState):
-    """A default that could end a script."""
-
-    text: str = "</script>"
-
-
 def test_defaults_are_data_of_the_module() -> None:
     """They are JSON in a script of its own, which no page's HTML can end."""
+
+    class Odd(LocalState):
+        text: str = "</script>"
+
     answer = make_app(Odd).test_client().get("/_state/client.js")
     assert json.loads(answer.text.partition("const D = ")[2].partition(";\n")[0])["local"]["odd"]["f"]["text"]["d"] == (
         "</script>"

@@ -7,9 +7,9 @@ import random
 import typing as t
 
 import pytest
-from flask import Flask, redirect, render_template_string
+from flask import Flask, redirect
 
-from flask_stateful import ConfigError, LocalState, StateClosed, Stateful, TabState, field, signals
+from flask_stateful import ConfigError, LocalState, StateClosed, field, signals
 from flask_stateful.browser import wire
 from flask_stateful.browser.registers import Register
 from flask_stateful.errors import ValueTooLarge
@@ -495,22 +495,6 @@ def test_mirrors_of_one_application_have_a_kibibyte() -> None:
     mirrored = [name for name in (f"many.f{i}" for i in range(20)) if tab.cookie(name)]
     assert 5 <= len(mirrored) < 20
     assert all(tab.read("Many", f"f{i}") for i in range(20))
-
-
-class Late(TabState):
-    """Declared by no application in particular."""
-
-    x: int = 0
-
-
-def test_classes_are_found_without_being_listed() -> None:
-    """An application without declared= has every class of its modules."""
-    app = Flask("whole")
-    app.config.update(SECRET_KEY="x" * 32, STATEFUL_STORE="memory://")
-    Stateful(app)
-    app.add_url_rule("/", view_func=lambda: render_template_string("{{ late.x }}", late=Late()))
-    assert app.test_client().get("/").text == "0"
-    assert '"late"' in app.test_client().get("/_state/client.js").text
 
 
 def test_shared_state_is_read(tab: Tab) -> None:

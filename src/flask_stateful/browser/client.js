@@ -29,6 +29,8 @@ const VALUE_ROOM = 64512;
 // "memory" once storage was denied or full: then something lives in this page only, and on the server.
 export let status = "ok";
 
+const SCOPES = ["local", "tab"];
+
 let tabId = "";
 let isNewTab = false;
 let owner = "";
@@ -36,11 +38,11 @@ let purposes = new Set(["necessary"]);
 
 // ---- Text and values
 
-function attempt(work) {
+function attempt(work, failed) {
   try {
     return work();
-  } catch {
-    return undefined;
+  } catch (error) {
+    return failed?.(error);
   }
 }
 
@@ -56,150 +58,114 @@ function decode(text) {
 
 // Return a frozen copy, so that no value changes behind our back, or throw. (The server would refuse a whole message for
 // one lone surrogate, which is no UTF-8.)
-function frozen(value, label, depth = 64) {
-  const inside = item => frozen(item, label, depth - 1);
-  if (value === null || typeof value === "boolean" || Number.isFinite(value)) return value;
+function frozen(value, label) {
+  const inside = item => frozen(item, label);
+  if (value === null || value === !!value || Number.isFinite(value)) return value;
   if (typeof value === "string" && value.isWellFormed?.() !== false) return value;
-  if (depth && Array.isArray(value)) return Object.freeze(Array.from(value, inside));
-  if (depth && value && [null, Object.prototype].includes(Object.getPrototypeOf(value))) {
-    return Object.freeze(Object.fromEntries(Object.entries(value).map(pair => pair.map(inside))));
+  if (Array.isArray(value)) return Object.freeze(Array.from(value, inside));
+  if (value && [null, Object.prototype].includes(Object.getPrototypeOf(value))) {
+    return Object.freeze(Object.fromEntries(Object.entries(value).map(inside)));
   }
-  throw new TypeError(`${label}: JSON cannot hold ${depth ? typeof value : "what is nested so deep"}`);
+  throw new TypeError(`${label}: JSON cannot hold this ${typeof value}`);
 }
 
 // Return a register that came from elsewhere as {w, s: seconds to live}, or throw.
 function checked(wire) {
-  const [r, n, s] = wire.length === 2 ? wire : wire.slice(1);
-  if (![r, n].every(count => Number.isInteger(count) && count >= 0)) throw new TypeError();
-  return { w: [...wire.slice(0, -2 - (wire.length > 3)).map(frozen), Math.min(r, MOST), Math.min(n, MOST)], s };
+  const [n, r, ...v] = wire.slice(0, 3).reverse();
+  if (![r, n].every(Number.isInteger) || Math.min(r, n) < 0) throw TypeError();
+  return { w: frozen([...v, Math.min(r, MOST), Math.min(n, MOST)]), s: wire[3] };
 }
 
 // ---- Storage: what the browser does not take, or may not, is kept in the page's memory
 
-class Area {
-  memory = new Map();
+const memory = { local: new Map(), tab: new Map() };
 
-  constructor(kind) {
-    this.kind = kind;
-  }
+// Merely to look at storage throws where it is denied.
+const use = (scope, work) => attempt(() => work(scope === "tab" ? sessionStorage : localStorage));
 
-  // Merely to look at storage throws where it is denied.
-  use(work) {
-    return attempt(() => work(window[this.kind]));
-  }
+const load = (scope, name) => memory[scope].get(name) ?? use(scope, storage => storage.getItem(PREFIX + name));
 
-  names() {
-    const keys = this.use(Object.keys) ?? [];
-    return keys.filter(key => key.startsWith(PREFIX)).map(key => key.slice(PREFIX.length));
-  }
-
-  get(name) {
-    return this.memory.get(name) ?? this.use(storage => storage.getItem(PREFIX + name));
-  }
-
-  set(name, text, allowed = true) {
-    if (allowed && this.use(storage => storage.setItem(PREFIX + name, text) ?? true)) this.memory.delete(name);
-    else {
-      this.forget(name);
-      this.memory.set(name, text);
-      if (allowed) this.fail();
-    }
-  }
-
-  // Without its owner's tag, the next page takes this area for incomplete and asks the server for everything.
-  fail() {
-    status = "memory";
-    this.memory.set("_u", owner);
-    this.forget("_u");
-  }
-
-  // An older value must not come back with the next page.
-  forget(name) {
-    this.use(storage => storage.removeItem(PREFIX + name));
-  }
-
-  remove(name) {
-    this.memory.delete(name);
-    this.forget(name);
+// An older value must not come back with the next page.
+function keep(scope, name, text, allowed = true) {
+  if (allowed && use(scope, storage => storage.setItem(PREFIX + name, text) ?? true)) memory[scope].delete(name);
+  else {
+    discard(scope, name);
+    memory[scope].set(name, text);
+    if (allowed) fail(scope);
   }
 }
 
-const areas = { local: new Area("localStorage"), tab: new Area("sessionStorage") };
+// Without its owner's tag, the next page takes this storage for incomplete and asks the server for everything.
+function fail(scope) {
+  status = "memory";
+  memory[scope].set("_u", owner);
+  discard(scope, "_u");
+}
 
-// ---- Fields, by the name of their register and by the label that users know them by
+const discard = (scope, name) => use(scope, storage => storage.removeItem(PREFIX + name));
 
-const RESET = Symbol("reset");
-const fields = new Map();
-const labels = new Map();
+function drop({ scope, name }) {
+  memory[scope].delete(name);
+  discard(scope, name);
+}
+
+// ---- Fields
+
+const fields = [];
 
 function declare(scope) {
-  const handles = {};
+  const models = {};
   for (const [model, { v, p: purpose, s: shared, f }] of Object.entries(D[scope])) {
     const handle = {};
-    for (const [key, options] of Object.entries(f)) {
+    for (const key in f) {
       const label = `${model}.${key}`;
-      const field = { ...options, d: options.x ? undefined : frozen(options.d), label, name: versioned(label, v), scope, purpose, shared };
-      fields.set(field.name, field);
-      labels.set(label, field);
-      Object.defineProperty(handle, key, { get: () => valueOf(field), set: value => assign(field, value), enumerable: true, configurable: true });
+      const field = { d: null, ...f[key], label, name: v > 1 ? `${label}~${v}` : label, scope, purpose, shared };
+      field.d = frozen(field.d);
+      fields.push((handle[key] = field));
     }
-    handles[model] = guarded(handle, model);
+    models[model] = new Proxy(handle, {
+      get: getter(valueOf),
+      set: (_, key, value) => assign(demand(handle, key), value),
+      deleteProperty: (_, key) => commit(demand(handle, key), []),
+    });
   }
-  return guarded(Object.freeze(handles), scope);
+  return new Proxy(Object.freeze(models), { get: getter(handle => handle) });
 }
 
-const versioned = (label, version) => (version > 1 ? `${label}~${version}` : label);
+// A name that nobody declared is an error. Symbols, "then" and "toJSON" are what JavaScript asks of any object.
+const getter = show => (target, key) =>
+  typeof key === "symbol" || key in {} || key === "then" || key === "toJSON" ? target[key] : show(demand(target, key));
+
+function demand(known, name) {
+  if (Object.hasOwn(known, name)) return known[name];
+  const likeness = other => [...other].filter(letter => name.includes(letter)).length - other.length / 2;
+  const [nearest] = Object.keys(known).sort((one, other) => likeness(other) - likeness(one));
+  throw new TypeError(`nobody declared ${name}; the nearest is ${nearest}`);
+}
+
+const named = label => demand(Object.fromEntries(fields.map(field => [field.label, field])), label);
 
 export const local = declare("local");
 export const tab = declare("tab");
 
 // Entries of an older version of a model: they are pushed once, as they are, for the server to migrate.
-const old = new Map();
+const old = [];
 
 function findOld(scope) {
-  for (const name of areas[scope].names()) {
-    const [, model, version = 1] = /^(\w+)\.[^~]+~?(\d+)?$/.exec(name) ?? [];
+  for (const key of use(scope, Object.keys) ?? []) {
+    const [, name, model, version = 1] = key.split(PREFIX)[1]?.match(/^((\w+)\.[^~]+~?(\d+)?)$/) ?? [];
     const { v, p: purpose, s: shared } = D[scope][model] ?? {};
-    if (version < v) old.set(name, { label: name, name, scope, purpose, shared });
+    if (version < v) offer(old[old.push({ name, scope, purpose, shared }) - 1]);
   }
 }
 
-const all = () => [...fields.values(), ...old.values()];
-
-// A name that nobody declared is an error. Symbols, "then" and "toJSON" are what JavaScript asks of any object.
-function guarded(target, where) {
-  const demand = key => Object.hasOwn(target, key) || unknown(key, Object.keys(target), `${where}.`);
-  return new Proxy(target, {
-    get(_, key) {
-      if (typeof key === "string" && !(key in target) && key !== "then" && key !== "toJSON") demand(key);
-      return target[key];
-    },
-    set(_, key, value) {
-      demand(key);
-      target[key] = value;
-      return true;
-    },
-    deleteProperty(_, key) {
-      demand(key);
-      target[key] = RESET;
-      return true;
-    },
-  });
-}
-
-function unknown(name, known, where = "") {
-  const likeness = other => [...other].filter((_, at) => name.includes(other.slice(at, at + 2))).length - other.length / 2;
-  const [nearest] = [...known].sort((one, other) => likeness(other) - likeness(one));
-  throw new TypeError(`there is no ${where}${name}; the nearest is ${where}${nearest}`);
-}
-
-const named = label => labels.get(label) ?? unknown(label, labels.keys());
+const all = () => [...fields, ...old];
 
 // ---- Entries
 
 // Read each time, because another tab may have written it since; parsed when it has changed. It may be anything.
 function read(field) {
-  const text = areas[field.scope].get(field.name);
+  const text = load(field.scope, field.name);
   if (text !== field.text) Object.assign(field, { text, entry: parse(text) });
   const { w, d, e } = field.entry;
   if (e <= Date.now()) write(field, w.slice(-2), d);
@@ -207,14 +173,14 @@ function read(field) {
 }
 
 function parse(text) {
-  const found = attempt(() => JSON.parse(text));
-  return attempt(() => ({ ...checked(found.w), d: found.d ? 1 : 0, e: found.e })) ?? { w: [0, 0], d: 0 };
+  const { w, d, e } = attempt(() => JSON.parse(text)) ?? {};
+  return attempt(() => ({ ...checked(w), d: d ? 1 : 0, e })) ?? { w: [0, 0], d: 0 };
 }
 
 function write(field, w, d, e) {
   const text = JSON.stringify({ w, d, e });
   Object.assign(field, { text, entry: { w, d, e } });
-  areas[field.scope].set(field.name, text, granted(field));
+  keep(field.scope, field.name, text, granted(field));
 }
 
 const granted = field => purposes.has(field.purpose);
@@ -231,20 +197,21 @@ function valueOf(field) {
 const expiry = seconds => (seconds === undefined ? undefined : Date.now() + seconds * 1000);
 
 function assign(field, value) {
-  if (value === RESET) return commit(field, []);
   if (field.x) throw new TypeError(`${field.label} is sealed: only Python can write it`);
   const copy = frozen(value, field.label);
   const size = bytes(JSON.stringify(copy)).length;
   const room = Math.min(field.b ?? VALUE_ROOM, field.m ? MIRROR_ROOM : VALUE_ROOM);
   if (size > room) throw new RangeError(`${field.label}: ${size} octets of JSON, ${room} at most`);
-  commit(field, [copy]);
+  return commit(field, [copy]);
 }
 
 function commit(field, value) {
   const n = Math.min(MOST, Math.max(writeOf(field) + 1, Date.now() * 1000));
   write(field, [...value, revisionOf(field), n], 1, expiry(field.s));
-  carry(field);
+  if (field.m && granted(field)) mirror(field);
+  schedule();
   announce(field);
+  return true;
 }
 
 // ---- The browser's half of the register's rules
@@ -265,10 +232,17 @@ function acknowledge(field, [r, n]) {
 // The server says which revision it holds: where it has lost one it is offered it again, where it has a later one it is
 // asked for it.
 function compare(field, held) {
-  const { w, d, e } = read(field);
+  const { w, d } = read(field);
   if (d) return;
   if (held > revisionOf(field)) pulls++;
-  if ((held ?? 0) < revisionOf(field) && (w.length > 2 || held !== undefined)) write(field, w, 1, e);
+  if ((held ?? 0) < revisionOf(field) && (w.length > 2 || held !== undefined)) offer(field);
+}
+
+// It is pending again.
+function offer(field) {
+  const { w, e } = read(field);
+  answered.delete(writeOf(field));
+  write(field, w, 1, e);
 }
 
 // ---- Cookies
@@ -286,13 +260,6 @@ function setCookie(name, value, seconds) {
   attempt(() => (document.cookie = `${COOKIE}${name}=${value}; ${attributes}`));
 }
 
-// Make the next request carry what was written.
-function carry(field) {
-  if (field.m && granted(field)) mirror(field);
-  outbox();
-  schedule();
-}
-
 function mirror(field) {
   const { w, e } = read(field);
   setCookie(field.name, encode(w), e ? (e - Date.now()) / 1000 : 400 * 86400);
@@ -303,7 +270,7 @@ function outbox() {
   const before = jar().get(name) ?? "";
   const room = Math.min(OUTBOX_ROOM, (COOKIES_ROOM - cookies().length + before.length) * 0.75);
   const push = message(room - COOKIE.length, pending().filter(field => !field.m));
-  if (tabId && push.p) setCookie(name, encode(push), 60);
+  if (Object.keys(push.p).length) setCookie(name, encode(push), 60);
   else if (before) setCookie(name, "", 0);
 }
 
@@ -313,36 +280,30 @@ function look() {
   const found = jar();
   meetOwner(found.get("_u") ?? "");
   meetConsent(found);
-  for (const field of fields.values()) if (field.m && granted(field)) meetMirror(field, found.get(field.name));
-  if (isDue()) schedule();
+  fields.filter(field => field.m && granted(field)).forEach(field => meetMirror(field, found.get(field.name)));
+  schedule();
   announceAll();
 }
 
 // What belonged to somebody else goes, before anything else is looked at: here, and in each tab.
 function meetOwner(tag) {
   owner = tag;
-  for (const [scope, area] of Object.entries(areas)) {
-    const before = area.get("_u");
+  for (const scope of SCOPES) {
+    const before = load(scope, "_u");
     if (before === tag) continue;
-    if (before) all().forEach(field => field.scope === scope && !field.shared && area.remove(field.name));
-    area.set("_u", tag);
+    if (before) all().forEach(field => field.scope === scope && !field.shared && drop(field));
+    keep(scope, "_u", tag);
     if ((before || scope === "local" || !isNewTab) && replica(scope).length) pulls++;
   }
 }
 
-// What lives in memory for want of consent, or of room, is tried again.
+// What was kept for want of consent stays in memory; once it is given, it is pending like any other.
 function meetConsent(found) {
   purposes = new Set(["necessary", ...(found.get("_c") ?? "").split(".")]);
   for (const field of all()) {
-    const area = areas[field.scope];
-    if (!granted(field)) {
-      area.forget(field.name);
-      if (found.has(field.name)) setCookie(field.name, "", 0);
-    } else if (area.memory.has(field.name)) {
-      const { w, d, e } = read(field);
-      write(field, w, d, e);
-      if (d) carry(field);
-    }
+    if (granted(field)) continue;
+    discard(field.scope, field.name);
+    if (found.has(field.name)) setCookie(field.name, "", 0);
   }
 }
 
@@ -354,7 +315,7 @@ function meetMirror(field, text) {
   if (differs() && writeOf(field) + revisionOf(field)) mirror(field);
 }
 
-const replica = scope => [...fields.values()].filter(field => field.scope === scope && !field.m);
+const replica = scope => fields.filter(field => field.scope === scope && !field.m);
 
 // ---- Messages to the server
 
@@ -366,10 +327,13 @@ let failures = 0;
 let flight;
 let timer;
 
+// Writes that the server has answered; one that is pending still, it will not take now.
+const answered = new Set();
+
 // What the server has not confirmed, the newest first.
 const pending = () =>
   all()
-    .filter(field => granted(field) && (read(field).d || old.has(field.name)))
+    .filter(field => granted(field) && read(field).d && !answered.has(writeOf(field)))
     .sort((one, other) => writeOf(other) - writeOf(one));
 
 const isPulling = () => pulls > pulled || isAwaited();
@@ -379,50 +343,43 @@ const isDue = () => isPulling() || pending().length > 0;
 // Cookies say up to which revision something waits for this browser, or for this tab; what has arrived is crossed out.
 function isAwaited() {
   const found = jar();
-  const names = Object.entries({ local: "_p", tab: `_p.${tabId}` }).filter(([, name]) => found.has(name));
-  return names.some(([scope, name]) => {
+  return SCOPES.some((scope, at) => {
+    const name = ["_p", `_p.${tabId}`][at];
     const revision = found.get(name);
     const isHere = revision === asked.get(name) || replica(scope).some(field => revisionOf(field) >= revision);
-    if (isHere) setCookie(name, "", 0);
-    return !isHere;
+    if (revision && isHere) setCookie(name, "", 0);
+    return revision && !isHere;
   });
 }
 
 // Return a push of as many fields as there is room for.
 function message(room, wanted, g) {
-  const push = { t: tabId, u: owner || undefined, q: status === "ok" ? undefined : 1, g };
-  room -= bytes(JSON.stringify(push)).length + 7;
+  const push = { t: tabId, u: owner, q: status === "ok" ? 0 : 1, g, p: {} };
+  room -= bytes(JSON.stringify(push)).length;
   for (const { name, entry } of wanted) {
     const size = bytes(JSON.stringify([name, entry.w])).length;
     if (size > room) continue;
     room -= size;
-    push.p = { ...push.p, [name]: entry.w };
+    push.p[name] = entry.w;
   }
   return push;
 }
 
+// Make the next request carry what is pending, and send one soon. After a failure pages are spread, so that they do not
+// come back all at once when the server does.
 function schedule(delay = 50) {
   clearTimeout(timer);
-  if (tabId) timer = setTimeout(() => send().catch(() => {}), delay);
+  if (!tabId) return;
+  outbox();
+  if (isDue()) timer = setTimeout(() => send().catch(() => schedule(Math.min(3e5, 500 * 2 ** failures++) * (0.5 + Math.random()))), delay);
 }
 
 // One request at a time; who asks meanwhile waits for the same.
 const send = () => (flight ??= drain().finally(() => (flight = undefined)));
 
-// What the server leaves pending although it has answered, it will not take now: it is not asked again at once.
 async function drain() {
-  try {
-    for (let left = Infinity; isPulling() || (isDue() && pending().length < left); ) {
-      left = pending().length;
-      await post();
-    }
-    failures = 0;
-  } catch (error) {
-    // Spread, so that not all pages come back at once when the server does.
-    schedule(Math.min(300_000, 500 * 2 ** failures++) * (0.5 + Math.random() / 2));
-    outbox();
-    throw error;
-  }
+  while (isDue()) await post();
+  failures = 0;
 }
 
 async function post() {
@@ -432,7 +389,8 @@ async function post() {
   if (!response.ok) throw new Error(`${D.url} answered ${response.status}`);
   const patch = await response.json();
   if (push.g) [pulled, asked] = [wanted, found];
-  for (const name of Object.keys(push.p ?? {})) if (old.delete(name)) Object.values(areas).forEach(area => area.remove(name));
+  Object.values(push.p).forEach(w => answered.add(w.at(-1)));
+  old.forEach(field => field.name in push.p && drop(field));
   apply(patch);
   look();
 }
@@ -448,11 +406,10 @@ const request = (push, keepalive) =>
 
 // Resolve when the server has confirmed all that was written before; reject when it cannot be reached.
 export async function flush() {
-  const written = new Set(pending().map(writeOf));
+  const written = all().filter(field => read(field).d).map(writeOf);
   await flight?.catch(() => {});
   if (isDue()) await send();
-  const left = pending().filter(field => written.has(writeOf(field)));
-  if (left.length) throw new Error(`not confirmed by the server: ${left.map(field => field.label)}`);
+  if (all().some(field => read(field).d && written.includes(writeOf(field)))) throw new Error("the server has not confirmed everything");
 }
 
 // ---- Messages from the server
@@ -460,14 +417,13 @@ export async function flush() {
 // A page may be old, or have been rendered for another tab or user: no more of it is taken than is true here.
 function apply({ t, u = "", a = {}, p = {}, h, x }) {
   if (u !== owner) return;
-  const mine = field => field && (field.scope === "local" || t === tabId);
-  const each = (told, act) => Object.entries(told).forEach(([name, what]) => mine(fields.get(name)) && act(fields.get(name), what));
+  const mine = field => (field.scope === "local" || t === tabId);
+  const each = (told, act) => fields.filter(field => mine(field) && field.name in told).forEach(field => act(field, told[field.name]));
   each(p, (field, wire) => take(field, checked(wire)));
   each(a, acknowledge);
-  if (h) [...replica("local"), ...replica("tab")].filter(mine).forEach(field => compare(field, h[field.name]));
+  if (h) fields.filter(field => mine(field) && !field.m).forEach(field => compare(field, h[field.name]));
   if (x) pulls++;
-  if (isDue()) schedule();
-  outbox();
+  schedule();
   announceAll();
 }
 
@@ -475,10 +431,10 @@ function apply({ t, u = "", a = {}, p = {}, h, x }) {
 
 // The id is marked as free while no page uses it: a duplicated tab has copied one that is in use.
 function claimTab(island) {
-  const [, id, isFree] = /^([0-9a-f]{8})(-?)$/.exec(areas.tab.get("_t")) ?? [];
-  isNewTab = !isFree;
-  tabId = isFree ? id : island?.new ? island.t : crypto.randomUUID().slice(0, 8);
-  areas.tab.set("_t", tabId);
+  const [free] = /^[0-9a-f]{8}(?=-$)/.exec(load("tab", "_t")) ?? [];
+  isNewTab = !free;
+  tabId = free ?? (island?.new ? island.t : crypto.randomUUID().slice(0, 8));
+  keep("tab", "_t", tabId);
   if (isNewTab) fields.forEach(field => field.scope === "tab" && offerCopy(field));
 }
 
@@ -486,56 +442,46 @@ function claimTab(island) {
 function offerCopy(field) {
   const { w, e } = read(field);
   if (w.length > 2) write(field, [w[0], 0, w[2]], 1, e);
-  else areas.tab.remove(field.name);
+  else drop(field);
 }
 
 // Say which tab navigates: the request for a page has no header that could.
 function hint() {
-  if (Object.keys(D.tab).length) setCookie("_t", tabId, 5);
+  if (replica("tab").length) setCookie("_t", tabId, 5);
   outbox();
 }
 
 // ---- Who is told
 
-const listeners = new Map();
+const listeners = new Set();
 
 // Call a function with (value, name) when a field has another value, whoever changed it; "*" stands for all fields.
 export function on(name, listener) {
-  const key = name === "*" ? name : named(name).label;
-  listeners.set(key, new Set(listeners.get(key)).add(listener));
-  return () => listeners.get(key).delete(listener);
+  const pair = [name === "*" || named(name).label, listener];
+  listeners.add(pair);
+  return () => listeners.delete(pair);
 }
 
 // Compared by value: a confirmation, too, rewrites an entry, and other tabs hear of that.
 function announce(field) {
-  const before = field.shown;
-  field.shown = valueOf(field);
-  if (before === field.shown || JSON.stringify(before) === JSON.stringify(field.shown)) return;
-  document.querySelectorAll(BOUND.replaceAll("]", `="${field.label}"]`)).forEach(show);
-  for (const key of [field.label, "*"]) listeners.get(key)?.forEach(listener => guard(() => listener(field.shown, field.label)));
+  const value = valueOf(field);
+  const text = JSON.stringify(value);
+  if (text === field.shown) return;
+  field.shown = text;
+  document.querySelectorAll(`[data-state-bind="${field.label}"],[data-state-model="${field.label}"]`).forEach(show);
+  for (const [name, listener] of listeners) if (name === true || name === field.label) attempt(() => listener(value, field.label), reportError);
 }
 
 const announceAll = () => fields.forEach(announce);
 
-// One listener or element that fails does not keep the others from being told.
-function guard(work) {
-  try {
-    work();
-  } catch (error) {
-    reportError(error);
-  }
-}
-
 // ---- Elements
-
-const BOUND = "[data-state-bind],[data-state-model]";
 
 const asText = value => (typeof value === "object" && value ? JSON.stringify(value) : String(value ?? ""));
 
 function show(element) {
   const { stateBind, stateModel } = element.dataset;
-  if (stateBind) guard(() => (element.textContent = asText(valueOf(named(stateBind)))));
-  if (stateModel) guard(() => fill(element, named(stateModel)));
+  if (stateBind) attempt(() => (element.textContent = asText(valueOf(named(stateBind)))), reportError);
+  if (stateModel) attempt(() => fill(element, named(stateModel)), reportError);
 }
 
 // What a text field says already stays: to set it again would move the caret.
@@ -547,14 +493,12 @@ function fill(control, field) {
   else if (JSON.stringify(taken(control, field)) !== JSON.stringify(value)) control.value = asText(value);
 }
 
-// Return what a control says, of the type of the field's default; undefined where that is nothing.
-function taken({ type, value, checked, multiple, selectedOptions }, { d }) {
+// Return what a control says: JSON where the default is no text, and the default where it says nothing.
+function taken({ type, value, checked, selectedOptions, multiple }, { d }) {
   if (type === "checkbox") return checked;
   if (multiple && selectedOptions) return Array.from(selectedOptions, option => option.value);
-  if (typeof d === "boolean") return value === "true";
-  if (typeof d !== "number" && type !== "number" && type !== "range") return value;
-  if (value.trim() && isFinite(value)) return Number(value);
-  return d === null ? null : undefined;
+  const isText = typeof d === "string" || (d === null && type !== "number" && type !== "range");
+  return isText ? value : attempt(() => JSON.parse(value || d));
 }
 
 function listen({ target }) {
@@ -563,14 +507,7 @@ function listen({ target }) {
   if (value !== undefined) assign(field, value);
 }
 
-const showIn = root => root.querySelectorAll?.(BOUND).forEach(show);
-
-function showAdded(records) {
-  for (const node of records.flatMap(record => [...record.addedNodes])) {
-    if (node.matches?.(BOUND)) show(node);
-    showIn(node);
-  }
-}
+const showIn = root => root.querySelectorAll("[data-state-bind],[data-state-model]").forEach(show);
 
 // ---- Requests of the page
 
@@ -578,10 +515,10 @@ const isOurs = url => tabId && new URL(url, document.baseURI).origin === self.or
 
 const header = () => encode(message(HEADER_ROOM, pending()));
 
-function receive(url, text) {
+function receive(url, header) {
   if (!isOurs(url)) return;
   look();
-  if (text) attempt(() => apply(decode(text)));
+  attempt(() => apply(decode(header("X-State"))));
 }
 
 // Fetch as window.fetch does; our own origin is told what is pending, and what it answers is applied.
@@ -590,47 +527,49 @@ export async function fetch(input, init) {
   const request = new Request(input, init);
   request.headers.set("X-State", header());
   const response = await window.fetch(request);
-  receive(response.url, response.headers.get("X-State"));
+  receive(response.url, name => response.headers.get(name));
   return response;
 }
 
 const annotate = (headers, url) => isOurs(url) && (headers["X-State"] = header());
 
-// The first two are htmx 2's, the others htmx 4's.
-const htmx = {
-  "htmx:configRequest": ({ headers, path }) => annotate(headers, path),
-  "htmx:afterRequest": ({ xhr }) => receive(xhr.responseURL, isOurs(xhr.responseURL) && xhr.getResponseHeader("X-State")),
-  "htmx:config:request": ({ ctx }) => annotate(ctx.request.headers, ctx.request.action),
-  "htmx:after:request": ({ ctx }) => receive(ctx.request.action, ctx.response?.headers.get("X-State")),
-};
+// ---- Start
 
 // ---- Start
 
 function start() {
   const island = attempt(() => JSON.parse(document.getElementById("fs-state").textContent));
   claimTab(island);
-  Object.keys(areas).forEach(findOld);
+  SCOPES.forEach(findOld);
   look();
   if (island) attempt(() => apply(island));
-  outbox();
   showIn(document);
   follow();
 }
 
+const EVENTS = {
+  storage: heard,
+  online: () => schedule(0),
+  focus: look,
+  visibilitychange: look,
+  pageshow: shown,
+  pagehide: hidden,
+  input: listen,
+  click: hint,
+  submit: hint,
+  // htmx 2
+  "htmx:configRequest": ({ detail: { headers, path } }) => annotate(headers, path),
+  "htmx:afterRequest": ({ detail: { xhr } }) => receive(xhr.responseURL, name => xhr.getResponseHeader(name)),
+  // htmx 4
+  "htmx:config:request": ({ detail: { ctx } }) => annotate(ctx.request.headers, ctx.request.action),
+  "htmx:after:request": ({ detail: { ctx } }) => receive(ctx.request.action, name => ctx.response?.headers.get(name)),
+};
+
 function follow() {
-  addEventListener("storage", heard);
-  addEventListener("online", () => schedule(0));
-  addEventListener("focus", look);
-  addEventListener("pageshow", shown);
-  addEventListener("pagehide", hidden);
-  addEventListener("click", hint, true);
-  addEventListener("submit", hint, true);
   // Older browsers keep pages that listen to this out of the back-forward cache.
-  if (Object.keys(D.tab).length) addEventListener("beforeunload", hint);
-  document.addEventListener("visibilitychange", look);
-  document.addEventListener("input", listen, true);
-  for (const [name, act] of Object.entries(htmx)) document.addEventListener(name, event => act(event.detail));
-  new MutationObserver(showAdded).observe(document, { childList: true, subtree: true });
+  if (replica("tab").length) EVENTS.beforeunload = hint;
+  for (const [type, act] of Object.entries(EVENTS)) addEventListener(type, act, true);
+  new MutationObserver(records => records.forEach(record => showIn(record.target))).observe(document, { childList: true, subtree: true });
 }
 
 // Another tab has written; or somebody has cleared everything (no key), and then cookies and server still know some of it.
@@ -648,11 +587,11 @@ function shown({ persisted }) {
 
 // The next page of this tab takes the id. What is pending is sent once more, in case no page follows.
 function hidden() {
-  areas.tab.set("_t", `${tabId}-`);
+  keep("tab", "_t", `${tabId}-`);
   if (pending().length) request(message(BODY_ROOM, pending()), true).catch(() => {});
 }
 
-for (const field of fields.values()) field.shown = valueOf(field);
+for (const field of fields) field.shown = JSON.stringify(valueOf(field));
 
 // A page that is rendered ahead may never be seen: it confirms nothing.
 if (document.prerendering) document.addEventListener("prerenderingchange", start, { once: true });

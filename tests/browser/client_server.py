@@ -103,7 +103,8 @@ class App:
         self.seen: list[Seen] = []
         self.lost_answers = 0
         self.last_revision = 0
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
 
     def revision(self, *above: int) -> int:
         """Return the next revision."""
@@ -123,6 +124,11 @@ class App:
         """Return what Python would see."""
         held = self.registers.get(self.key(name, tab), [0, 0])
         return held[0] if len(held) == 3 else None
+
+    def wait_for(self, condition: t.Callable[[], bool]) -> None:
+        """Wait until what a request changes is so."""
+        with self.changed:
+            assert self.changed.wait_for(condition, timeout=20)
 
     def posts(self) -> list[dict[str, t.Any]]:
         """Return the bodies that have been posted."""
@@ -179,8 +185,9 @@ class Handler(BaseHTTPRequestHandler):
         header = self.headers.get("X-State")
         path = self.path.partition("?")[0]
         seen = Seen(self.command, path, decoded(header) if header else None, dict(pairs), body)
-        with self.app.lock:
+        with self.app.changed:
             self.app.seen.append(seen)
+            self.app.changed.notify_all()
         return seen
 
     def answer(self, text: str, kind: str = "text/html", cookies: t.Iterable[str] = ()) -> None:
@@ -224,7 +231,9 @@ class Handler(BaseHTTPRequestHandler):
         assert len(text) <= 65_536
         seen = self.note(json.loads(text))
         assert seen.body is not None
-        patch, mirrors = self.app.receive(seen.body, seen.cookies)
+        with self.app.changed:
+            patch, mirrors = self.app.receive(seen.body, seen.cookies)
+            self.app.changed.notify_all()
         if self.app.lost_answers:
             self.app.lost_answers -= 1
             self.close_connection = True

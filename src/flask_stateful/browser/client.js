@@ -83,7 +83,7 @@ const memory = { local: new Map(), tab: new Map() };
 // Merely to look at storage throws where it is denied.
 const use = (scope, work) => attempt(() => work(scope === "tab" ? sessionStorage : localStorage));
 
-const load = (scope, name) => memory[scope].get(name) ?? use(scope, storage => storage.getItem(PREFIX + name));
+const load = (scope, name) => memory[scope].get(name) ?? use(scope, storage => storage.getItem(PREFIX + name)) ?? null;
 
 // An older value must not come back with the next page.
 function keep(scope, name, text, allowed = true) {
@@ -330,11 +330,10 @@ let timer;
 // Writes that the server has answered; one that is pending still, it will not take now.
 const answered = new Set();
 
-// What the server has not confirmed, the newest first.
-const pending = () =>
-  all()
-    .filter(field => granted(field) && read(field).d && !answered.has(writeOf(field)))
-    .sort((one, other) => writeOf(other) - writeOf(one));
+const unconfirmed = () => all().filter(field => granted(field) && read(field).d);
+
+// What is to be sent, the newest first.
+const pending = () => unconfirmed().filter(field => !answered.has(writeOf(field))).sort((one, other) => writeOf(other) - writeOf(one));
 
 const isPulling = () => pulls > pulled || isAwaited();
 
@@ -406,10 +405,10 @@ const request = (push, keepalive) =>
 
 // Resolve when the server has confirmed all that was written before; reject when it cannot be reached.
 export async function flush() {
-  const written = all().filter(field => read(field).d).map(writeOf);
+  const written = unconfirmed().map(writeOf);
   await flight?.catch(() => {});
   if (isDue()) await send();
-  if (all().some(field => read(field).d && written.includes(writeOf(field)))) throw new Error("the server has not confirmed everything");
+  if (unconfirmed().some(field => written.includes(writeOf(field)))) throw new Error("the server has not confirmed everything");
 }
 
 // ---- Messages from the server

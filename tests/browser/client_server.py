@@ -208,11 +208,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         seen = self.note()
-        cookies, self.app.cookies = self.app.cookies, []
         if seen.path == "/_state/client.js":
             line = f"const D = {json.dumps(DECLARED)};"
             self.answer(stripped(SOURCE.read_text().replace("const D = {};", line)), "text/javascript")
-        elif seen.path == "/favicon.ico" or seen.path.startswith("/api"):
+            return
+        if seen.path == "/favicon.ico":
+            self.answer("")
+            return
+        cookies, self.app.cookies = self.app.cookies, []
+        if seen.path.startswith("/api"):
             self.answer("", "text/plain", cookies)
         else:
             body = self.app.pages.get(seen.path, "")

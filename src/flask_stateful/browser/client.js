@@ -34,7 +34,7 @@ const SCOPES = ["local", "tab"];
 let tabId = "";
 let isNewTab = false;
 let owner = "";
-let purposes = new Set(["necessary"]);
+let purposes = ["necessary"];
 
 // ---- Text and values
 
@@ -66,7 +66,7 @@ function frozen(value, label) {
   if (value && [null, Object.prototype].includes(Object.getPrototypeOf(value))) {
     return Object.freeze(Object.fromEntries(Object.entries(value).map(inside)));
   }
-  throw new TypeError(`${label}: JSON cannot hold this ${typeof value}`);
+  throw TypeError(`${label}: JSON cannot hold this`);
 }
 
 // Return a register that came from elsewhere as {w, s: seconds to live}, or throw.
@@ -81,55 +81,51 @@ function checked(wire) {
 const memory = { local: new Map(), tab: new Map() };
 
 // Merely to look at storage throws where it is denied.
-const use = (scope, work) => attempt(() => work(scope === "tab" ? sessionStorage : localStorage));
+const use = ({ scope, name }, work) => attempt(() => work(scope === "tab" ? sessionStorage : localStorage, PREFIX + name));
 
-const load = (scope, name) => memory[scope].get(name) ?? use(scope, storage => storage.getItem(PREFIX + name)) ?? null;
+const load = item => memory[item.scope].get(item.name) ?? use(item, (storage, key) => storage.getItem(key)) ?? null;
 
 // An older value must not come back with the next page.
-function keep(scope, name, text, allowed = true) {
-  if (allowed && use(scope, storage => storage.setItem(PREFIX + name, text) ?? true)) memory[scope].delete(name);
-  else {
-    discard(scope, name);
-    memory[scope].set(name, text);
-    if (allowed) fail(scope);
-  }
+function keep(item, text, allowed = true) {
+  const { scope, name } = item;
+  if (allowed && use(item, (storage, key) => storage.setItem(key, text) ?? true)) return memory[scope].delete(name);
+  discard(item);
+  memory[scope].set(name, text);
+  if (allowed) fail(scope);
 }
 
 // Without its owner's tag, the next page takes this storage for incomplete and asks the server for everything.
 function fail(scope) {
   status = "memory";
   memory[scope].set("_u", owner);
-  discard(scope, "_u");
+  discard({ scope, name: "_u" });
 }
 
-const discard = (scope, name) => use(scope, storage => storage.removeItem(PREFIX + name));
+const discard = item => use(item, (storage, key) => storage.removeItem(key));
 
-function drop({ scope, name }) {
-  memory[scope].delete(name);
-  discard(scope, name);
+function drop(item) {
+  memory[item.scope].delete(item.name);
+  discard(item);
 }
+
+const TAB = { scope: "tab", name: "_t" };
 
 // ---- Fields
 
 const fields = [];
 
 function declare(scope) {
-  const models = {};
-  for (const [model, { v, p: purpose, s: shared, f }] of Object.entries(D[scope])) {
+  const handles = Object.entries(D[scope]).map(([name, model]) => {
     const handle = {};
-    for (const key in f) {
-      const label = `${model}.${key}`;
-      const field = { d: null, ...f[key], label, name: v > 1 ? `${label}~${v}` : label, scope, purpose, shared };
+    for (const key in model.f) {
+      const label = `${name}.${key}`;
+      const field = { d: null, ...model.f[key], label, name: model.v > 1 ? `${label}~${model.v}` : label, scope, model };
       field.d = frozen(field.d);
       fields.push((handle[key] = field));
     }
-    models[model] = new Proxy(handle, {
-      get: getter(valueOf),
-      set: (_, key, value) => assign(demand(handle, key), value),
-      deleteProperty: (_, key) => commit(demand(handle, key), []),
-    });
-  }
-  return new Proxy(Object.freeze(models), { get: getter(handle => handle) });
+    return [name, new Proxy(handle, { get: getter(valueOf), set: assign, deleteProperty: reset })];
+  });
+  return new Proxy(Object.freeze(Object.fromEntries(handles)), { get: getter(handle => handle) });
 }
 
 // A name that nobody declared is an error. Symbols, "then" and "toJSON" are what JavaScript asks of any object.
@@ -138,12 +134,14 @@ const getter = show => (target, key) =>
 
 function demand(known, name) {
   if (Object.hasOwn(known, name)) return known[name];
-  const likeness = other => [...other].filter(letter => name.includes(letter)).length - other.length / 2;
-  const [nearest] = Object.keys(known).sort((one, other) => likeness(other) - likeness(one));
-  throw new TypeError(`nobody declared ${name}; the nearest is ${nearest}`);
+  const unlikeness = other => other.length - 2 * [...other].filter(letter => name.includes(letter)).length;
+  const [nearest] = Object.keys(known).sort((one, other) => unlikeness(one) - unlikeness(other));
+  throw TypeError(`nobody declared ${name}; the nearest is ${nearest}`);
 }
 
-const named = label => demand(Object.fromEntries(fields.map(field => [field.label, field])), label);
+const labels = () => Object.fromEntries(fields.map(field => [field.label, field]));
+
+const named = label => demand(labels(), label);
 
 export const local = declare("local");
 export const tab = declare("tab");
@@ -152,10 +150,10 @@ export const tab = declare("tab");
 const old = [];
 
 function findOld(scope) {
-  for (const key of use(scope, Object.keys) ?? []) {
-    const [, name, model, version = 1] = key.split(PREFIX)[1]?.match(/^((\w+)\.[^~]+~?(\d+)?)$/) ?? [];
-    const { v, p: purpose, s: shared } = D[scope][model] ?? {};
-    if (version < v) offer(old[old.push({ name, scope, purpose, shared }) - 1]);
+  for (const key in use({ scope }, storage => ({ ...storage }))) {
+    const [, name, owner, version = 1] = key.split(PREFIX)[1]?.match(/^((\w+)\.[^~]+~?(\d+)?)$/) ?? [];
+    const model = D[scope][owner];
+    if (version < model?.v) offer(old[old.push({ name, scope, model }) - 1]);
   }
 }
 
@@ -165,7 +163,7 @@ const all = () => [...fields, ...old];
 
 // Read each time, because another tab may have written it since; parsed when it has changed. It may be anything.
 function read(field) {
-  const text = load(field.scope, field.name);
+  const text = load(field);
   if (text !== field.text) Object.assign(field, { text, entry: parse(text) });
   const { w, d, e } = field.entry;
   if (e <= Date.now()) write(field, w.slice(-2), d);
@@ -180,32 +178,41 @@ function parse(text) {
 function write(field, w, d, e) {
   const text = JSON.stringify({ w, d, e });
   Object.assign(field, { text, entry: { w, d, e } });
-  keep(field.scope, field.name, text, granted(field));
+  keep(field, text, granted(field));
 }
 
-const granted = field => purposes.has(field.purpose);
+const granted = field => purposes.includes(field.model.p);
 
 const revisionOf = field => read(field).w.at(-2);
 
 const writeOf = field => read(field).w.at(-1);
+
+// Two fields that are written within one millisecond may have the same number.
+const stamp = field => field.name + writeOf(field);
 
 function valueOf(field) {
   const { w } = read(field);
   return w.length > 2 ? w[0] : field.d;
 }
 
-const expiry = seconds => (seconds === undefined ? undefined : Date.now() + seconds * 1000);
+const expiry = seconds => seconds && Date.now() + seconds * 1000;
 
-function assign(field, value) {
-  if (field.x) throw new TypeError(`${field.label} is sealed: only Python can write it`);
-  const copy = frozen(value, field.label);
+function assign(handle, key, value) {
+  const field = demand(handle, key);
+  const { label, x, m, b = VALUE_ROOM } = field;
+  if (x) throw TypeError(`${label} is sealed: only Python can write it`);
+  const copy = frozen(value, label);
   const size = bytes(JSON.stringify(copy)).length;
-  const room = Math.min(field.b ?? VALUE_ROOM, field.m ? MIRROR_ROOM : VALUE_ROOM);
-  if (size > room) throw new RangeError(`${field.label}: ${size} octets of JSON, ${room} at most`);
-  return commit(field, [copy]);
+  const room = Math.min(b, m ? MIRROR_ROOM : VALUE_ROOM);
+  if (size > room) throw RangeError(`${label}: ${size} octets of JSON, ${room} at most`);
+  return commit(field, copy);
 }
 
-function commit(field, value) {
+function reset(handle, key) {
+  return commit(demand(handle, key));
+}
+
+function commit(field, ...value) {
   const n = Math.min(MOST, Math.max(writeOf(field) + 1, Date.now() * 1000));
   write(field, [...value, revisionOf(field), n], 1, expiry(field.s));
   if (field.m && granted(field)) mirror(field);
@@ -241,23 +248,30 @@ function compare(field, held) {
 // It is pending again.
 function offer(field) {
   const { w, e } = read(field);
-  answered.delete(writeOf(field));
+  answered.delete(stamp(field));
   write(field, w, 1, e);
 }
 
 // ---- Cookies
 
-// A sandboxed page has none: then headers and bodies carry everything.
-const cookies = () => attempt(() => document.cookie) ?? "";
+// Our cookies as they were looked at last, because to ask for them takes the browser longer than all the rest; and how
+// long the others are.
+let jar = new Map();
+let crowd = 0;
 
-function jar() {
-  const ours = cookies().split("; ").filter(pair => pair.startsWith(COOKIE));
-  return new Map(ours.map(pair => pair.slice(COOKIE.length).split("=")));
+// A sandboxed page has none: then headers and bodies carry everything.
+function openJar() {
+  const text = attempt(() => document.cookie) ?? "";
+  const ours = text.split("; ").filter(pair => pair.startsWith(COOKIE));
+  jar = new Map(ours.map(pair => pair.slice(COOKIE.length).split("=")));
+  crowd = text.length - (jar.get(`_q.${tabId}`)?.length ?? 0);
 }
 
 function setCookie(name, value, seconds) {
   const attributes = `Path=/; SameSite=Lax; Max-Age=${Math.ceil(seconds)}${D.secure ? "; Secure" : ""}`;
   attempt(() => (document.cookie = `${COOKIE}${name}=${value}; ${attributes}`));
+  if (value) jar.set(name, value);
+  else jar.delete(name);
 }
 
 function mirror(field) {
@@ -267,44 +281,41 @@ function mirror(field) {
 
 function outbox() {
   const name = `_q.${tabId}`;
-  const before = jar().get(name) ?? "";
-  const room = Math.min(OUTBOX_ROOM, (COOKIES_ROOM - cookies().length + before.length) * 0.75);
-  const push = message(room - COOKIE.length, pending().filter(field => !field.m));
+  const room = Math.min(OUTBOX_ROOM, (COOKIES_ROOM - crowd) * 0.75) - COOKIE.length;
+  const push = message(room, pending().filter(field => !field.m));
   if (Object.keys(push.p).length) setCookie(name, encode(push), 60);
-  else if (before) setCookie(name, "", 0);
+  else if (jar.has(name)) setCookie(name, "", 0);
 }
 
 // Any answer may have set cookies, and so may other tabs.
 function look() {
   if (!tabId) return;
-  const found = jar();
-  meetOwner(found.get("_u") ?? "");
-  meetConsent(found);
-  fields.filter(field => field.m && granted(field)).forEach(field => meetMirror(field, found.get(field.name)));
+  openJar();
+  SCOPES.forEach(scope => meetOwner(scope, jar.get("_u") ?? ""));
+  purposes = ["necessary", ...(jar.get("_c") ?? "").split(".")];
+  for (const field of all()) {
+    if (!granted(field)) forget(field);
+    else if (field.m) meetMirror(field, jar.get(field.name));
+  }
   schedule();
   announceAll();
 }
 
 // What belonged to somebody else goes, before anything else is looked at: here, and in each tab.
-function meetOwner(tag) {
+function meetOwner(scope, tag) {
+  const item = { scope, name: "_u" };
+  const before = load(item);
   owner = tag;
-  for (const scope of SCOPES) {
-    const before = load(scope, "_u");
-    if (before === tag) continue;
-    if (before) all().forEach(field => field.scope === scope && !field.shared && drop(field));
-    keep(scope, "_u", tag);
-    if ((before || scope === "local" || !isNewTab) && replica(scope).length) pulls++;
-  }
+  if (before === tag) return;
+  if (before) all().forEach(field => field.scope === scope && !field.model.s && drop(field));
+  keep(item, tag);
+  if ((before || scope === "local" || !isNewTab) && replica(scope).length) pulls++;
 }
 
-// What was kept for want of consent stays in memory; once it is given, it is pending like any other.
-function meetConsent(found) {
-  purposes = new Set(["necessary", ...(found.get("_c") ?? "").split(".")]);
-  for (const field of all()) {
-    if (granted(field)) continue;
-    discard(field.scope, field.name);
-    if (found.has(field.name)) setCookie(field.name, "", 0);
-  }
+// What was written without consent stays in memory; once there is consent, it is pending like any other.
+function forget(field) {
+  discard(field);
+  if (jar.has(field.name)) setCookie(field.name, "", 0);
 }
 
 // Such a cookie is the server's register. Where ours is later, or it is gone, it is written again.
@@ -333,28 +344,26 @@ const answered = new Set();
 const unconfirmed = () => all().filter(field => granted(field) && read(field).d);
 
 // What is to be sent, the newest first.
-const pending = () => unconfirmed().filter(field => !answered.has(writeOf(field))).sort((one, other) => writeOf(other) - writeOf(one));
+const pending = () => unconfirmed().filter(field => !answered.has(stamp(field))).sort((one, other) => writeOf(other) - writeOf(one));
 
-const isPulling = () => pulls > pulled || isAwaited();
+const isPulling = () => pulls > pulled || SCOPES.some(isAwaited);
 
 const isDue = () => isPulling() || pending().length > 0;
 
 // Cookies say up to which revision something waits for this browser, or for this tab; what has arrived is crossed out.
-function isAwaited() {
-  const found = jar();
-  return SCOPES.some((scope, at) => {
-    const name = ["_p", `_p.${tabId}`][at];
-    const revision = found.get(name);
-    const isHere = revision === asked.get(name) || replica(scope).some(field => revisionOf(field) >= revision);
-    if (revision && isHere) setCookie(name, "", 0);
-    return revision && !isHere;
-  });
+function isAwaited(scope) {
+  const name = scope === "tab" ? `_p.${tabId}` : "_p";
+  const revision = jar.get(name);
+  const isHere = revision === asked.get(name) || replica(scope).some(field => revisionOf(field) >= revision);
+  if (revision && isHere) setCookie(name, "", 0);
+  return revision && !isHere;
 }
 
 // Return a push of as many fields as there is room for.
 function message(room, wanted, g) {
   const push = { t: tabId, u: owner, q: status === "ok" ? 0 : 1, g, p: {} };
-  room -= bytes(JSON.stringify(push)).length;
+  // What is above takes this much.
+  room -= 64;
   for (const { name, entry } of wanted) {
     const size = bytes(JSON.stringify([name, entry.w])).length;
     if (size > room) continue;
@@ -382,13 +391,13 @@ async function drain() {
 }
 
 async function post() {
-  const [wanted, found] = [pulls, jar()];
+  const [wanted, found] = [pulls, new Map(jar)];
   const push = message(BODY_ROOM, pending(), isPulling() ? 1 : undefined);
   const response = await request(push);
   if (!response.ok) throw new Error(`${D.url} answered ${response.status}`);
   const patch = await response.json();
   if (push.g) [pulled, asked] = [wanted, found];
-  Object.values(push.p).forEach(w => answered.add(w.at(-1)));
+  Object.entries(push.p).forEach(([name, w]) => answered.add(name + w.at(-1)));
   old.forEach(field => field.name in push.p && drop(field));
   apply(patch);
   look();
@@ -399,16 +408,15 @@ const request = (push, keepalive) =>
     method: "POST",
     headers: { "Content-Type": "application/json", "X-State": encode({ t: tabId }) },
     body: JSON.stringify(push),
-    signal: AbortSignal.timeout(30_000),
     keepalive,
   });
 
 // Resolve when the server has confirmed all that was written before; reject when it cannot be reached.
 export async function flush() {
-  const written = unconfirmed().map(writeOf);
+  const written = unconfirmed().map(stamp);
   await flight?.catch(() => {});
   if (isDue()) await send();
-  if (unconfirmed().some(field => written.includes(writeOf(field)))) throw new Error("the server has not confirmed everything");
+  if (unconfirmed().some(field => written.includes(stamp(field)))) throw new Error("the server has not confirmed everything");
 }
 
 // ---- Messages from the server
@@ -430,10 +438,10 @@ function apply({ t, u = "", a = {}, p = {}, h, x }) {
 
 // The id is marked as free while no page uses it: a duplicated tab has copied one that is in use.
 function claimTab(island) {
-  const [free] = /^[0-9a-f]{8}(?=-$)/.exec(load("tab", "_t")) ?? [];
+  const [free] = /^[0-9a-f]{8}(?=-$)/.exec(load(TAB)) ?? [];
   isNewTab = !free;
   tabId = free ?? (island?.new ? island.t : crypto.randomUUID().slice(0, 8));
-  keep("tab", "_t", tabId);
+  keep(TAB, tabId);
   if (isNewTab) fields.forEach(field => field.scope === "tab" && offerCopy(field));
 }
 
@@ -441,7 +449,6 @@ function claimTab(island) {
 function offerCopy(field) {
   const { w, e } = read(field);
   if (w.length > 2) write(field, [w[0], 0, w[2]], 1, e);
-  else drop(field);
 }
 
 // Say which tab navigates: the request for a page has no header that could.
@@ -479,31 +486,32 @@ const asText = value => (typeof value === "object" && value ? JSON.stringify(val
 
 function show(element) {
   const { stateBind, stateModel } = element.dataset;
-  if (stateBind) attempt(() => (element.textContent = asText(valueOf(named(stateBind)))), reportError);
-  if (stateModel) attempt(() => fill(element, named(stateModel)), reportError);
+  attempt(() => fill(element, named(stateBind ?? stateModel)), reportError);
 }
 
 // What a text field says already stays: to set it again would move the caret.
-function fill(control, field) {
+function fill(element, field) {
   const value = valueOf(field);
-  if (control.type === "checkbox") control.checked = value;
-  else if (control.type === "radio") control.checked = control.value === asText(value);
-  else if (control.multiple) for (const option of control.options) option.selected = value.map(asText).includes(option.value);
-  else if (JSON.stringify(taken(control, field)) !== JSON.stringify(value)) control.value = asText(value);
+  const { type, options } = element;
+  if (element.dataset.stateBind) element.textContent = asText(value);
+  else if (type === "checkbox") element.checked = value;
+  else if (type === "radio") element.checked = element.value === asText(value);
+  else if (type === "select-multiple") for (const option of options) option.selected = value.map(asText).includes(option.value);
+  else if (JSON.stringify(taken(element, field)) !== JSON.stringify(value)) element.value = asText(value);
 }
 
 // Return what a control says: JSON where the default is no text, and the default where it says nothing.
-function taken({ type, value, checked, selectedOptions, multiple }, { d }) {
+function taken({ type, value, checked, selectedOptions }, { d }) {
   if (type === "checkbox") return checked;
-  if (multiple && selectedOptions) return Array.from(selectedOptions, option => option.value);
-  const isText = typeof d === "string" || (d === null && type !== "number" && type !== "range");
+  if (type === "select-multiple") return Array.from(selectedOptions, option => option.value);
+  const isText = typeof d === "string" || (d === null && type !== "number");
   return isText ? value : attempt(() => JSON.parse(value || d));
 }
 
 function listen({ target }) {
-  const field = target.dataset?.stateModel && named(target.dataset.stateModel);
-  const value = field && taken(target, field);
-  if (value !== undefined) assign(field, value);
+  const label = target.dataset?.stateModel;
+  const value = label && taken(target, named(label));
+  if (value !== undefined) assign(labels(), label, value);
 }
 
 const showIn = root => root.querySelectorAll("[data-state-bind],[data-state-model]").forEach(show);
@@ -514,10 +522,10 @@ const isOurs = url => tabId && new URL(url, document.baseURI).origin === self.or
 
 const header = () => encode(message(HEADER_ROOM, pending()));
 
-function receive(url, header) {
+function receive(url, text) {
   if (!isOurs(url)) return;
   look();
-  attempt(() => apply(decode(header("X-State"))));
+  attempt(() => apply(decode(text)));
 }
 
 // Fetch as window.fetch does; our own origin is told what is pending, and what it answers is applied.
@@ -526,7 +534,7 @@ export async function fetch(input, init) {
   const request = new Request(input, init);
   request.headers.set("X-State", header());
   const response = await window.fetch(request);
-  receive(response.url, name => response.headers.get(name));
+  receive(response.url, response.headers.get("X-State"));
   return response;
 }
 
@@ -543,12 +551,15 @@ function start() {
   look();
   if (island) attempt(() => apply(island));
   showIn(document);
-  follow();
+  // Older browsers keep pages that listen to this out of the back-forward cache.
+  if (replica("tab").length) EVENTS.beforeunload = hint;
+  for (const type in EVENTS) addEventListener(type, EVENTS[type], true);
+  new MutationObserver(records => records.forEach(record => showIn(record.target))).observe(document, { childList: true, subtree: true });
 }
 
 const EVENTS = {
-  storage: heard,
-  online: () => schedule(0),
+  storage: look,
+  online: look,
   focus: look,
   visibilitychange: look,
   pageshow: shown,
@@ -558,35 +569,22 @@ const EVENTS = {
   submit: hint,
   // htmx 2
   "htmx:configRequest": ({ detail: { headers, path } }) => annotate(headers, path),
-  "htmx:afterRequest": ({ detail: { xhr } }) => receive(xhr.responseURL, name => xhr.getResponseHeader(name)),
+  "htmx:afterRequest": ({ detail: { xhr } }) => receive(xhr.responseURL, xhr.getResponseHeader("X-State")),
   // htmx 4
   "htmx:config:request": ({ detail: { ctx } }) => annotate(ctx.request.headers, ctx.request.action),
-  "htmx:after:request": ({ detail: { ctx } }) => receive(ctx.request.action, name => ctx.response?.headers.get(name)),
+  "htmx:after:request": ({ detail: { ctx } }) => receive(ctx.request.action, ctx.response?.headers.get("X-State")),
 };
-
-function follow() {
-  // Older browsers keep pages that listen to this out of the back-forward cache.
-  if (replica("tab").length) EVENTS.beforeunload = hint;
-  for (const [type, act] of Object.entries(EVENTS)) addEventListener(type, act, true);
-  new MutationObserver(records => records.forEach(record => showIn(record.target))).observe(document, { childList: true, subtree: true });
-}
-
-// Another tab has written; or somebody has cleared everything (no key), and then cookies and server still know some of it.
-function heard({ key }) {
-  if (key === null) look();
-  else if (key.startsWith(PREFIX)) announceAll();
-}
 
 // From the back-forward cache: everything may have changed meanwhile. Otherwise: browsers restore forms late.
 function shown({ persisted }) {
-  if (persisted) claimTab();
+  if (persisted) keep(TAB, tabId);
   look();
   showIn(document);
 }
 
 // The next page of this tab takes the id. What is pending is sent once more, in case no page follows.
 function hidden() {
-  keep("tab", "_t", `${tabId}-`);
+  keep(TAB, `${tabId}-`);
   if (pending().length) request(message(BODY_ROOM, pending()), true).catch(() => {});
 }
 

@@ -18,6 +18,9 @@ POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; frame-src 'self'; require-trusted-types-for 'script'"
 )
 
+#: What loads the module.
+LOADED = '<script type="module" src="/_state/client.js"></script>'
+
 Register = list[t.Any]
 
 #: What the pages' application declares.
@@ -221,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             body = self.app.pages.get(seen.path, "")
             self.answer(
-                f'<!doctype html><title>{seen.path}</title><script type="module" src="/_state/client.js"></script>{body}',
+                f"<!doctype html><title>{seen.path}</title>{LOADED}{body}",
                 cookies=cookies,
             )
 

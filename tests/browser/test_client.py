@@ -8,7 +8,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, sync_playwright
 
 from tests.browser.client_server import DECLARED, SOURCE, App, decoded, encoded, serving, stripped
 
@@ -71,7 +71,8 @@ def opened(context: BrowserContext, path: str = "/") -> Page:
 
 def script(body: str) -> str:
     """Return an expression that runs statements with the module's names."""
-    return f"import('/_state/client.js').then(async module => {{ 'use strict'; const {{local, tab, on, flush, status}} = module; {body} }})"
+    names = "'use strict'; const {local, tab, on, flush, status} = module;"
+    return f"import('/_state/client.js').then(async module => {{ {names} {body} }})"
 
 
 def run(page: Page, body: str) -> t.Any:
@@ -156,7 +157,8 @@ def test_writes_of_one_millisecond_are_all_sent(page: Page, app: App) -> None:
     settle(page)
     run(
         page,
-        "const now = Date.now(); Date.now = () => now; local.prefs.size = 1; await flush(); local.prefs.draft = 'x'; await flush()",
+        "const now = Date.now(); Date.now = () => now; "
+        "local.prefs.size = 1; await flush(); local.prefs.draft = 'x'; await flush()",
     )
     assert [app.value("prefs.size"), app.value("prefs.draft")] == [1, "x"]
 
@@ -258,7 +260,8 @@ def test_listeners_hear_each_change_once(page: Page, visitor: BrowserContext, ap
     for each in (page, other):
         run(
             each,
-            "window.heard = []; on('prefs.draft', (...said) => heard.push(said)); on('*', (v, name) => heard.push(name))",
+            "window.heard = []; on('prefs.draft', (...said) => heard.push(said)); "
+            "on('*', (v, name) => heard.push(name))",
         )
     run(page, "local.prefs.draft = 'one'; local.prefs.draft = 'one'; await flush()")
     run(page, "local.prefs.draft = 'two'; await flush(); local.prefs.size = 11")
@@ -274,7 +277,8 @@ def test_listening_ends(page: Page) -> None:
     heard = run(
         page,
         """const heard = []; on('prefs.size', () => { throw new Error('mine') });
-        const off = on('prefs.size', size => heard.push(size)); local.prefs.size = 1; off(); local.prefs.size = 2; return heard""",
+        const off = on('prefs.size', size => heard.push(size)); local.prefs.size = 1;
+        off(); local.prefs.size = 2; return heard""",
     )
     assert heard == [1]
 
@@ -346,7 +350,8 @@ def test_failures_are_tried_again_later_and_later(app: App, visitor: BrowserCont
     settle(page)
     page.route("**/_state", lambda route: route.abort())
     page.evaluate(
-        "window.delays = []; const wait = setTimeout; window.setTimeout = (work, delay) => wait(work, delays.push(delay) && 0); 0"
+        "window.delays = []; const wait = setTimeout; "
+        "window.setTimeout = (work, delay) => wait(work, delays.push(delay) && 0); 0"
     )
     run(page, "local.prefs.size = 1")
     wait(page, "delays.length > 6")
@@ -704,7 +709,7 @@ def test_storage_cleared_between_pages(page: Page, app: App) -> None:
 
 
 def test_old_versions_are_pushed_once_as_they_are(page: Page, app: App) -> None:
-    """Entries of an older version go to the server as they are and are removed; newer and foreign ones are left alone."""
+    """Entries of an older version go to the server as they are and go; newer and foreign ones stay."""
     settle(page)
     page.evaluate(
         f"""for (const name of ['look.dark', 'look.mode', 'look.mode~3', 'gone.field'])
@@ -909,9 +914,7 @@ def test_fetch(page: Page, app: App) -> None:
 def test_fetch_of_other_origins(page: Page, app: App) -> None:
     """A request to another origin is left as it is, and its answer too."""
     settle(page)
-    page.evaluate(
-        "window.sent = []; const real = window.fetch; window.fetch = (...what) => (sent.push(what), Promise.resolve(new Response())); 0"
-    )
+    page.evaluate("window.sent = []; window.fetch = (...what) => (sent.push(what), Promise.resolve(new Response())); 0")
     run(page, "window.request = new Request('https://example.com/a'); await module.fetch(request, {cache: 'reload'})")
     run(page, "await module.fetch('https://example.com/b')")
     assert (
@@ -1020,7 +1023,7 @@ def test_controls_write_values(controls: Page) -> None:
     controls.uncheck("#check")
     controls.check("#dark")
     controls.select_option("#many", ["b", "c"])
-    names = "draft size limit sidebar theme tags".split()
+    names = ["draft", "size", "limit", "sidebar", "theme", "tags"]
     assert [value(controls, f"local.prefs.{name}") for name in names] == ["typed", 12, 3, False, "dark", ["b", "c"]]
     controls.select_option("#one", "20")
     controls.fill("textarea", "more")
@@ -1070,7 +1073,8 @@ def test_works_under_a_strict_policy(page: Page, app: App) -> None:
     assert policy is not None
     assert "require-trusted-types-for 'script'" in policy.headers["content-security-policy"]
     page.evaluate(
-        "window.refused = []; addEventListener('securitypolicyviolation', event => refused.push(event.violatedDirective)); 0"
+        "window.refused = []; "
+        "addEventListener('securitypolicyviolation', event => refused.push(event.violatedDirective)); 0"
     )
     run(page, "local.prefs.draft = 'x'; await flush(); await module.fetch('/api')")
     assert page.evaluate("refused") == []

@@ -105,6 +105,7 @@ class App:
         self.headers: dict[str, str] = {}
         self.seen: list[Seen] = []
         self.lost_answers = 0
+        self.owner = ""
         self.last_revision = 0
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -154,8 +155,13 @@ class App:
 
     def receive(self, push: dict[str, t.Any], cookies: dict[str, str]) -> tuple[dict[str, t.Any], list[str]]:
         """Answer a push: the patch, and the mirrors to set."""
-        tab = push["t"]
-        answer: dict[str, t.Any] = {"t": tab, "u": cookies.get("fs.app._u", ""), "a": {}, "p": {}}
+        tab, owner = push["t"], cookies.get("fs.app._u", "")
+        if self.owner not in ("", owner):
+            self.registers.clear()
+        self.owner = owner
+        if push.get("u", "") != owner:
+            push = push | {"p": {}}
+        answer: dict[str, t.Any] = {"t": tab, "u": owner, "a": {}, "p": {}}
         mirrors = []
         for name, wire in push.get("p", {}).items():
             *value, base, write = wire

@@ -344,7 +344,10 @@ const answered = new Set();
 const unconfirmed = () => all().filter(field => granted(field) && read(field).d);
 
 // What is to be sent, the newest first.
-const pending = () => unconfirmed().filter(field => !answered.has(stamp(field))).sort((one, other) => writeOf(other) - writeOf(one));
+const pending = () =>
+  unconfirmed()
+    .filter(field => !answered.has(stamp(field)))
+    .sort((one, other) => writeOf(other) - writeOf(one));
 
 const isPulling = () => pulls > pulled || SCOPES.some(isAwaited);
 
@@ -379,7 +382,8 @@ function schedule(delay = 50) {
   clearTimeout(timer);
   if (!tabId) return;
   outbox();
-  if (isDue()) timer = setTimeout(() => send().catch(() => schedule(Math.min(3e5, 500 * 2 ** failures++) * (0.5 + Math.random()))), delay);
+  const later = () => schedule(Math.min(3e5, 500 * 2 ** failures++) * (0.5 + Math.random()));
+  if (isDue()) timer = setTimeout(() => send().catch(later), delay);
 }
 
 // One request at a time; who asks meanwhile waits for the same.
@@ -475,7 +479,9 @@ function announce(field) {
   if (text === field.shown) return;
   field.shown = text;
   document.querySelectorAll(`[data-state-bind="${field.label}"],[data-state-model="${field.label}"]`).forEach(show);
-  for (const [name, listener] of listeners) if (name === true || name === field.label) attempt(() => listener(value, field.label), reportError);
+  for (const [name, listener] of listeners) {
+    if (name === true || name === field.label) attempt(() => listener(value, field.label), reportError);
+  }
 }
 
 const announceAll = () => fields.forEach(announce);
@@ -554,7 +560,8 @@ function start() {
   // Older browsers keep pages that listen to this out of the back-forward cache.
   if (replica("tab").length) EVENTS.beforeunload = hint;
   for (const type in EVENTS) addEventListener(type, EVENTS[type], true);
-  new MutationObserver(records => records.forEach(record => showIn(record.target))).observe(document, { childList: true, subtree: true });
+  const watch = new MutationObserver(records => records.forEach(record => showIn(record.target)));
+  watch.observe(document, { childList: true, subtree: true });
 }
 
 const EVENTS = {

@@ -159,13 +159,29 @@ def test_g4_a_redirect_after_post_brings_it_with_the_next_page(tab: Tab) -> None
 
 
 def test_a_tab_that_nobody_has_named_gets_an_id(tab: Tab) -> None:
-    """So that what Python wrote in its first page is found again."""
-    answer = tab.client.post("/write/Wizard/step", data=b"2")
-    island = island_of(answer)
+    """The page that Python wrote in tells it to its scripts, and no other page takes it for its own."""
+    island = island_of(tab.client.post("/write/Wizard/step", data=b"2"))
     assert island is not None
     assert island["new"] == 1
-    assert tab.cookie("_t") == island["t"]
-    assert tab.client.get("/read/Wizard/step").json == {"value": 2, "known": True}
+    assert tab.cookie("_t") is None
+    assert Tab(tab.client, island["t"]).read("Wizard", "step") == 2
+
+
+def test_a_tab_that_nobody_has_named_keeps_its_id_over_a_redirect(tab: Tab) -> None:
+    """A cookie names it until a page has told its scripts."""
+
+    @tab.client.application.post("/go")
+    def go() -> t.Any:
+        Wizard().step = 4
+        return redirect("/plain")
+
+    tab.client.post("/go")
+    named = tab.cookie("_t")
+    island = island_of(tab.client.get("/plain"))
+    assert island is not None
+    assert (named, island["new"]) == (island["t"] + ".new", 1)
+    assert island["p"]["wizard.step"][0] == 4
+    assert tab.cookie("_t") is None
 
 
 def test_g5_pending_browser_writes_win_over_pythons_unless_said_otherwise() -> None:

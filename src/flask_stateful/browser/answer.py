@@ -9,7 +9,7 @@ from markupsafe import Markup
 from .. import clock
 from ..cookies.header import HOST, HOST_HTTP, make_private, vary_by_cookie
 from ..errors import StoreError
-from .carriers import BROWSER, HEADER
+from .carriers import BROWSER, HEADER, NEW_TAB
 from .replica import DAY, Held
 from .scheme import Part
 from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text, to_base64url
@@ -63,7 +63,7 @@ class Answer:
 
     def name_tab(self, tab: str) -> None:
         """Give the tab an id until its scripts know it."""
-        self._cookies["_t"] = self._cookie("_t", tab, _SHORT)
+        self._cookies["_t"] = self._cookie("_t", tab + NEW_TAB, _SHORT)
 
     def await_patch(self, part: Part, revision: int) -> None:
         """Say that a patch is waiting."""
@@ -89,10 +89,10 @@ class Answer:
 
     def send(self, response: Response) -> None:
         """Put into the response what the browser is to be told."""
-        for cookie in (*self._lasting.values(), *self._cookies.values()):
-            response.headers.add("Set-Cookie", cookie)
         if self.has_island:
             self._fill_island(response)
+        for cookie in (*self._lasting.values(), *self._cookies.values()):
+            response.headers.add("Set-Cookie", cookie)
         if self._visit.carriers.has_header and self._visit.written:
             response.headers[HEADER] = self._news().fitting(HEADER_BYTES, to_base64url)
         if self.is_personal or self.is_private:
@@ -136,6 +136,9 @@ class Answer:
                     return
                 island = str(ISLAND).replace(_ASK, message)
                 response.set_data(body.replace(mark, island.encode(), 1))
+                if self._visit.is_new_tab:
+                    # The page knows its id now; the next new tab must not take it for its own.
+                    self._cookies["_t"] = self._cookie("_t", "", 0)
 
 
 def _tell(patch: Patch, name: str, held: Held) -> None:

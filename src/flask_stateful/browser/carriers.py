@@ -30,6 +30,9 @@ _HEADER_KEY: t.Final = "HTTP_X_STATE"
 #: How many of our cookies are looked at; a browser sends no more than some hundred in all.
 _MAX_COOKIES: t.Final = 100
 
+#: What follows a tab's id that a response has made up.
+NEW_TAB: t.Final = ".new"
+
 #: The cookie with the browser's id.
 BROWSER: t.Final = "_b"
 
@@ -126,8 +129,13 @@ class Carriers:
     @property
     def tab(self) -> str:
         """The tab that is navigating; empty where nobody knows."""
-        tab = self.cookies.get("_t", "")
+        tab = self.cookies.get("_t", "").removesuffix(NEW_TAB)
         return tab if is_tab(tab) else ""
+
+    @property
+    def is_new_tab(self) -> bool:
+        """Whether that tab's id is one that we have made up, and its scripts do not know yet."""
+        return self.cookies.get("_t", "").endswith(NEW_TAB)
 
     @property
     def owner(self) -> str:

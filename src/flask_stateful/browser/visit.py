@@ -62,6 +62,7 @@ class Visit:
         self.has_new_user = False
         self._browser: Browser | None = None
         self._pushes: list[Push] | None = None
+        self._header: Push | None = None
         self._tab: str | None = None
         self._sealer: Sealer | None = None
         if not self.unit.ended:
@@ -74,8 +75,8 @@ class Visit:
     def pushes(self) -> list[Push]:
         """What this request carries besides mirror cookies."""
         if self._pushes is None:
-            header = self.carriers.header()
-            self._pushes = [*self.carriers.outboxes(), *([header] if header else [])]
+            self._header = self.carriers.header()
+            self._pushes = [*self.carriers.outboxes(), *([self._header] if self._header else [])]
         return self._pushes
 
     def arrived(self, push: Push) -> None:
@@ -86,8 +87,11 @@ class Visit:
     def tab(self) -> str:
         """The tab that sent the request; empty where nobody knows."""
         if self._tab is None:
-            # Only a script can send a header, and it knows which tab it is in.
-            self._tab = next((push.tab for push in self.pushes[::-1] if self.carriers.has_header), self.carriers.tab)
+            if self.pushes and self._header is not None:
+                # Only a script can send a header, and it knows which tab it is in.
+                self._tab = self._header.tab
+            else:
+                self._tab, self.is_new_tab = self.carriers.tab, self.carriers.is_new_tab
         return self._tab
 
     @property

@@ -99,6 +99,8 @@ class Answer:
             vary_by_cookie(response)
         if self.is_private or self._cookies or self._lasting:
             make_private(response)
+        # The visit knows its answer, which has said all that there was.
+        del self._visit
 
     def _patch(self) -> Patch:
         visit = self._visit

@@ -48,10 +48,12 @@ class Carriers:
     :param prefix: what the names of our cookies begin with, without the prefixes that https gives them.
     """
 
-    __slots__ = ("_cookies", "_mark", "_reported", "environ", "https", "prefix")
+    __slots__ = ("_cookie_header", "_cookies", "_mark", "_reported", "_state_header", "https", "prefix")
 
     def __init__(self, environ: WSGIEnvironment, prefix: str) -> None:
-        self.environ = environ
+        # The environ will hold what holds this: to hold it as well would leave both to the garbage collector.
+        self._cookie_header: str = environ.get("HTTP_COOKIE", "")
+        self._state_header: str | None = environ.get(_HEADER_KEY)
         #: Whether the request came by https, so that only cookies with a prefix are read, and written.
         self.https: bool = environ["wsgi.url_scheme"] == "https"
         self._mark = prefix
@@ -68,7 +70,7 @@ class Carriers:
         return self._cookies
 
     def _find(self) -> dict[str, str]:
-        header: str = self.environ.get("HTTP_COOKIE", "")
+        header = self._cookie_header
         prefix, found = self.prefix, dict[str, str]()
         # Most requests have none, and looking for the prefix costs a fraction of splitting the header.
         if self._mark not in header:
@@ -114,11 +116,11 @@ class Carriers:
     @property
     def has_header(self) -> bool:
         """Whether a script of ours has sent the request."""
-        return _HEADER_KEY in self.environ
+        return self._state_header is not None
 
     def header(self) -> Push | None:
         """Return what ``fetch`` has sent along."""
-        text: str | None = self.environ.get(_HEADER_KEY)
+        text = self._state_header
         if text is None:
             return None
         push = self._decode(text, HEADER_BYTES)

@@ -383,3 +383,5 @@ class Visit:
     def close(self) -> None:
         """Refuse further changes."""
         self.closed = True
+        # These know the visit; without this, it would stay in memory until the garbage collector runs.
+        self.values, self.shelves = {}, {}

@@ -35,6 +35,7 @@ FLOORS = {
     "sessions": 5,
     "browser": 5,
     "cache": 5,
+    "consent": 5,
     "database": 5,
     "durable": 5,
     "settings": 6,

@@ -10,6 +10,7 @@ from flask import current_app, request
 from .browser.place import visit_of
 from .cache.cache import Cache
 from .cli import state_group
+from .consent import Consent
 from .cookies.jar import Cookies
 from .declared import handles
 from .declared.classes import State
@@ -20,7 +21,7 @@ from .inventory import inventory_command
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
-from .wiring import Wiring, current_cache, current_cookies, wiring_of
+from .wiring import Wiring, current_cache, current_cookies, current_wiring, wiring_of
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -57,6 +58,10 @@ class Stateful:
         self.sessions: t.Final = SessionManager()
         #: Cookies that nobody else can read or forge; ``.signed`` and ``.plain`` beside them.
         self.cookies: t.Final = Cookies(current_cookies)
+        #: What the visitor has agreed to.
+        self.consent: t.Final = Consent(
+            lambda: current_wiring().consent(), lambda purpose: current_wiring().forget_purpose(purpose)
+        )
         #: Values that are computed once, and kept until they expire or are invalidated.
         self.cache: t.Final = Cache(current_cache)
         if app is not None:

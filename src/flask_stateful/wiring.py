@@ -13,6 +13,7 @@ from . import signals
 from .browser.pages import BrowserPages
 from .browser.place import BrowserPlace, visit_of
 from .browser.replica import Replica
+from .browser.scheme import own_prefix
 from .browser.service import BrowserService
 from .cache.background import Background
 from .cache.engine import Engine
@@ -23,6 +24,7 @@ from .cache.layer import Memo, open_layer
 from .cache.personal import watch_cookies
 from .cache.runtime import Runtime
 from .cache.storage import CacheStorage
+from .consent import ConsentCookie
 from .cookies.header import all_spellings
 from .cookies.outgoing import CookieService
 from .cookies.place import CookiePlace
@@ -80,6 +82,7 @@ class Wiring:
         self._service: SessionService | None = None
         self._cache: Runtime | None = None
         self._browser: BrowserService | None = None
+        self._consent: ConsentCookie | None = None
         self._unit_key = f"flask_stateful.unit.{id(app)}"
         self._front = Front(app.wsgi_app, lambda key: self.cache_runtime().storage.recall(key))
         self.settings = read_settings(app, store)
@@ -163,7 +166,22 @@ class Wiring:
                     Spills(self.default_store, keyring, namespace),
                     self.settings.cookie_budget,
                 )
+                self._cookies.allowed = self.consent().allows
             return self._cookies
+
+    def consent(self) -> ConsentCookie:
+        """Return where the answers of visitors are kept."""
+        if self._consent is None:
+            self._consent = ConsentCookie(current_cookies, own_prefix(self.settings.namespace))
+        return self._consent
+
+    def forget_purpose(self, purpose: str) -> None:
+        """Remove what the current request's browser holds in classes of a purpose."""
+        for model in self.declared.models().values():
+            if model.purpose == purpose and model.kind in ("cookie", "local", "tab"):
+                values = self.place(model.kind).values(model)
+                for field in model.fields.values():
+                    values.reset(field)
 
     def _make_durable_place(self) -> DurablePlace:
         rows = DurableRows(self._app, self.default_store, self.keyring(), self.settings.namespace)
@@ -188,6 +206,7 @@ class Wiring:
                     models=lambda: self.declared.models().values(),
                     user_id=self._user_id,
                     unit_of=self.unit_of,
+                    allowed=self.consent().allows,
                 )
             return self._browser
 
@@ -253,7 +272,10 @@ class Wiring:
         """Return the unit of the request with this environ, made at first use."""
         unit: Unit | None = environ.get(self._unit_key)
         if unit is None:
+            has_ended = self._unit_key in environ
             unit = environ[self._unit_key] = Unit()
+            if has_ended:
+                unit.discard()
         return unit
 
     def cookies_of(self, environ: WSGIEnvironment) -> RequestCookies:
@@ -267,9 +289,11 @@ class Wiring:
 
         def finish(response: Response) -> Response:
             unit: Unit | None = request.environ.get(unit_key)
-            if unit is None or (unit.closed and not unit.outgoing):
+            if unit is None:
+                # Whoever writes from now on, in a streamed body, is to hear that it is too late.
+                request.environ[unit_key] = None
                 return response
-            return self._finish(unit, response)
+            return response if unit.closed and not unit.outgoing else self._finish(unit, response)
 
         return finish
 

@@ -76,10 +76,10 @@ class Scheme:
     """
 
     def __init__(self, namespace: str, models: Iterable[Model]) -> None:
-        self.namespace: t.Final = _OUTSIDE.sub("-", namespace)
-        self.models: t.Final = {model.name: model for model in models if model.kind in ("local", "tab")}
         #: What the name of each of our cookies begins with.
-        self.prefix: t.Final = f"fs.{self.namespace}."
+        self.prefix: t.Final = own_prefix(namespace)
+        self.namespace: t.Final = cookie_namespace(namespace)
+        self.models: t.Final = {model.name: model for model in models if model.kind in ("local", "tab")}
         self.slots: t.Final = {slot.name: slot for slot in self._slots()}
         #: The slots of each part.
         self.parts: t.Final = {part: [slot for slot in self.slots.values() if slot.part is part] for part in Part}
@@ -118,6 +118,16 @@ class Scheme:
             return None
         size = len(self.wire_name(field.key, https=True)) + math.ceil((longest + _FRAME) * 4 / 3)
         return size if size <= MIRROR_BYTES else None
+
+
+def cookie_namespace(namespace: str) -> str:
+    """Return a namespace in the letters that the name of a cookie may have."""
+    return _OUTSIDE.sub("-", namespace)
+
+
+def own_prefix(namespace: str) -> str:
+    """Return what the names of an application's own cookies begin with."""
+    return f"fs.{cookie_namespace(namespace)}."
 
 
 def record_of(model: Model) -> Part:

@@ -28,6 +28,7 @@ class BrowserService:
     :param models: returns the declared classes known so far.
     :param user_id: returns the id of the request's user.
     :param unit_of: returns the unit of the request with this environ.
+    :param allowed: tells whether the visitor lets anything be kept for a purpose.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BrowserService:
         models: Callable[[], Iterable[Model]],
         user_id: Callable[[], str | None],
         unit_of: Callable[[WSGIEnvironment], Unit],
+        allowed: Callable[[str], bool],
     ) -> None:
         self.app: t.Final = app
         self.keyring: t.Final = keyring
@@ -47,6 +49,7 @@ class BrowserService:
         self.identities: t.Final = Identities(keyring)
         self.user_id: t.Final = user_id
         self.unit_of: t.Final = unit_of
+        self.allowed: t.Final = allowed
         #: Where a request keeps its browser state.
         self.environ_key: t.Final = f"flask_stateful.browser.{id(app)}"
         self._namespace = namespace

@@ -219,8 +219,8 @@ class Visit:
             shelf.settle()
 
     def accepts(self, push: Push, slot: Slot) -> bool:
-        """Tell whether what was sent may concern a field: it must be of this tab, and not of another user."""
-        if slot.part is Part.TAB and push.tab != self.tab:
+        """Tell whether what was sent may concern a field: one of this tab, not of another user, and agreed to."""
+        if (slot.part is Part.TAB and push.tab != self.tab) or not self.allows(slot):
             return False
         return not slot.owned or push.owner in ("", self.carriers.owner)
 
@@ -265,7 +265,13 @@ class Visit:
         """Return what Python has changed in a part, as far as it was looked at."""
         shelf = self.shelves.get(part)
         changed = {} if shelf is None else shelf.changes()
-        return {**changed, **dict.fromkeys(self.outdated[part])} if part in self.outdated else changed
+        # What the visitor has not agreed to lives for this request alone; what is removed goes in any case.
+        kept = {name: value for name, value in changed.items() if value is None or self.allows(self.slot(name))}
+        return {**kept, **dict.fromkeys(self.outdated[part])} if part in self.outdated else kept
+
+    def allows(self, slot: Slot) -> bool:
+        """Tell whether the visitor lets a field be kept."""
+        return self.service.allowed(slot.model.purpose)
 
     def has_news(self) -> bool:
         """Tell whether the page needs more than mirror cookies to say what Python has changed."""
@@ -278,7 +284,10 @@ class Visit:
             if changed:
                 self._save_record(part, changed)
         for name, value in self.changes(Part.MIRROR).items():
-            self.set_mirror(name, registers.write(self._seen(Part.MIRROR, name), value, self.now))
+            if name in self.scheme.slots and not self.allows(self.slot(name)):
+                self.answer.remove(name)
+            else:
+                self.set_mirror(name, registers.write(self._seen(Part.MIRROR, name), value, self.now))
             self._tell_changed(name)
         self.shelves, self.outdated = {}, {}
         change_owner(self)

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import flask_stateful
+from flask_stateful.browser.client import squeezed
 
 SOURCE = Path(flask_stateful.__file__).parent / "browser" / "client.js"
 POLICY = (
@@ -49,12 +50,6 @@ DECLARED: dict[str, t.Any] = {
     },
     "tab": {"wizard": {"v": 1, "p": "necessary", "s": 0, "f": {"step": {"d": 1}, "answers": {"d": {}}}}},
 }
-
-
-def stripped(source: str) -> str:
-    """Return a module without the lines that are only comments, and without indentation."""
-    lines = (line.strip() for line in source.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//")) + "\n"
 
 
 def encoded(value: t.Any) -> str:
@@ -218,8 +213,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         seen = self.note()
         if seen.path == "/_state/client.js":
-            line = f"const D = {json.dumps(DECLARED)};"
-            self.answer(stripped(SOURCE.read_text().replace("const D = {};", line)), "text/javascript")
+            module = squeezed(SOURCE.read_text()).replace("const D={};", f"const D = {json.dumps(DECLARED)};\n")
+            self.answer(module, "text/javascript")
             return
         if seen.path == "/favicon.ico":
             self.answer("")

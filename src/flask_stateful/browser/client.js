@@ -49,7 +49,7 @@ function attempt(work, failed) {
 const bytes = text => new TextEncoder().encode(text);
 
 const encode = value =>
-  btoa(String.fromCharCode(...bytes(JSON.stringify(value)))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  btoa(String.fromCharCode(...bytes(JSON.stringify(value)))).replace(/[+/=]/g, sign => ({ "+": "-", "/": "_" })[sign] ?? "");
 
 function decode(text) {
   const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
@@ -134,9 +134,7 @@ const getter = show => (target, key) =>
 
 function demand(known, name) {
   if (Object.hasOwn(known, name)) return known[name];
-  const unlikeness = other => other.length - 2 * [...other].filter(letter => name.includes(letter)).length;
-  const [nearest] = Object.keys(known).sort((one, other) => unlikeness(one) - unlikeness(other));
-  throw TypeError(`nobody declared ${name}; the nearest is ${nearest}`);
+  throw TypeError(`nobody declared ${name}, only ${Object.keys(known)}`);
 }
 
 const labels = () => Object.fromEntries(fields.map(field => [field.label, field]));
@@ -200,11 +198,11 @@ const expiry = seconds => seconds && Date.now() + seconds * 1000;
 function assign(handle, key, value) {
   const field = demand(handle, key);
   const { label, x, m, b = VALUE_ROOM } = field;
-  if (x) throw TypeError(`${label} is sealed: only Python can write it`);
+  if (x) throw TypeError(`${label} is sealed`);
   const copy = frozen(value, label);
   const size = bytes(JSON.stringify(copy)).length;
   const room = Math.min(b, m ? MIRROR_ROOM : VALUE_ROOM);
-  if (size > room) throw RangeError(`${label}: ${size} octets of JSON, ${room} at most`);
+  if (size > room) throw RangeError(`${label}: ${size} octets, ${room} at most`);
   return commit(field, copy);
 }
 
@@ -262,8 +260,7 @@ let crowd = 0;
 // A sandboxed page has none: then headers and bodies carry everything.
 function openJar() {
   const text = attempt(() => document.cookie) ?? "";
-  const ours = text.split("; ").filter(pair => pair.startsWith(COOKIE));
-  jar = new Map(ours.map(pair => pair.slice(COOKIE.length).split("=")));
+  jar = new Map(text.split("; ").filter(pair => pair.startsWith(COOKIE)).map(pair => pair.slice(COOKIE.length).split("=")));
   crowd = text.length - (jar.get(`_q.${tabId}`)?.length ?? 0);
 }
 
@@ -321,7 +318,7 @@ function forget(field) {
 // Such a cookie is the server's register. Where ours is later, or it is gone, it is written again.
 function meetMirror(field, text) {
   const theirs = attempt(() => checked(decode(text)));
-  const differs = () => theirs?.w.slice(-2).join() !== read(field).w.slice(-2).join();
+  const differs = () => `${theirs?.w.slice(-2)}` !== `${read(field).w.slice(-2)}`;
   if (theirs && differs()) take(field, theirs);
   if (differs() && writeOf(field) + revisionOf(field)) mirror(field);
 }
@@ -345,9 +342,7 @@ const unconfirmed = () => all().filter(field => granted(field) && read(field).d)
 
 // What is to be sent, the newest first.
 const pending = () =>
-  unconfirmed()
-    .filter(field => !answered.has(stamp(field)))
-    .sort((one, other) => writeOf(other) - writeOf(one));
+  unconfirmed().filter(field => !answered.has(stamp(field))).sort((one, other) => writeOf(other) - writeOf(one));
 
 const isPulling = () => pulls > pulled || SCOPES.some(isAwaited);
 
@@ -398,10 +393,10 @@ async function post() {
   const [wanted, found] = [pulls, new Map(jar)];
   const push = message(BODY_ROOM, pending(), isPulling() ? 1 : undefined);
   const response = await request(push);
-  if (!response.ok) throw new Error(`${D.url} answered ${response.status}`);
+  if (!response.ok) throw Error(response.status);
   const patch = await response.json();
   if (push.g) [pulled, asked] = [wanted, found];
-  Object.entries(push.p).forEach(([name, w]) => answered.add(name + w.at(-1)));
+  for (const name in push.p) answered.add(name + push.p[name].at(-1));
   old.forEach(field => field.name in push.p && drop(field));
   apply(patch);
   look();
@@ -420,7 +415,7 @@ export async function flush() {
   const written = unconfirmed().map(stamp);
   await flight?.catch(() => {});
   if (isDue()) await send();
-  if (unconfirmed().some(field => written.includes(stamp(field)))) throw new Error("the server has not confirmed everything");
+  if (unconfirmed().some(field => written.includes(stamp(field)))) throw Error("not all confirmed");
 }
 
 // ---- Messages from the server
@@ -444,10 +439,13 @@ function apply({ t, u = "", a = {}, p = {}, h, x }) {
 function claimTab(island) {
   const [free] = /^[0-9a-f]{8}(?=-$)/.exec(load(TAB)) ?? [];
   isNewTab = !free;
-  tabId = free ?? (island?.new ? island.t : crypto.randomUUID().slice(0, 8));
+  tabId = free ?? (island?.new ? island.t : newId());
   keep(TAB, tabId);
   if (isNewTab) fields.forEach(field => field.scope === "tab" && offerCopy(field));
 }
+
+// Eight hexadecimal digits. (Plain http has no crypto.randomUUID().)
+const newId = () => (crypto.getRandomValues(new Uint32Array(1))[0] + 2 ** 32).toString(16).slice(1);
 
 // The server knows nothing of a new tab.
 function offerCopy(field) {
@@ -467,7 +465,7 @@ const listeners = new Set();
 
 // Call a function with (value, name) when a field has another value, whoever changed it; "*" stands for all fields.
 export function on(name, listener) {
-  const pair = [name === "*" || named(name).label, listener];
+  const pair = [name === "*" || named(name), listener];
   listeners.add(pair);
   return () => listeners.delete(pair);
 }
@@ -478,9 +476,9 @@ function announce(field) {
   const text = JSON.stringify(value);
   if (text === field.shown) return;
   field.shown = text;
-  document.querySelectorAll(`[data-state-bind="${field.label}"],[data-state-model="${field.label}"]`).forEach(show);
+  showIn(document, field.label);
   for (const [name, listener] of listeners) {
-    if (name === true || name === field.label) attempt(() => listener(value, field.label), reportError);
+    if (name === true || name === field) attempt(() => listener(value, field.label), reportError);
   }
 }
 
@@ -490,9 +488,12 @@ const announceAll = () => fields.forEach(announce);
 
 const asText = value => (typeof value === "object" && value ? JSON.stringify(value) : String(value ?? ""));
 
-function show(element) {
-  const { stateBind, stateModel } = element.dataset;
-  attempt(() => fill(element, named(stateBind ?? stateModel)), reportError);
+// Show the elements inside another one: all, or those of one field.
+function showIn(root, label) {
+  for (const element of root.querySelectorAll("[data-state-bind],[data-state-model]")) {
+    const name = element.dataset.stateBind ?? element.dataset.stateModel;
+    if (!label || label === name) attempt(() => fill(element, named(name)), reportError);
+  }
 }
 
 // What a text field says already stays: to set it again would move the caret.
@@ -520,8 +521,6 @@ function listen({ target }) {
   if (value !== undefined) assign(labels(), label, value);
 }
 
-const showIn = root => root.querySelectorAll("[data-state-bind],[data-state-model]").forEach(show);
-
 // ---- Requests of the page
 
 const isOurs = url => tabId && new URL(url, document.baseURI).origin === self.origin;
@@ -545,8 +544,6 @@ export async function fetch(input, init) {
 }
 
 const annotate = (headers, url) => isOurs(url) && (headers["X-State"] = header());
-
-// ---- Start
 
 // ---- Start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import typing as t
 from hashlib import blake2b
 from importlib import resources
@@ -11,7 +12,12 @@ import msgspec
 
 from .scheme import Part, Scheme, Slot
 
-_DECLARATIONS: t.Final = "const D = {};"
+#: What the declarations take the place of, once the module is squeezed.
+_DECLARATIONS: t.Final = "const D={};"
+
+_QUOTED: t.Final = re.compile(r'("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)')
+_AROUND_SIGN: t.Final = re.compile(r" ?([^\w$\s]) ?")
+_AFTER_OPENING: t.Final = re.compile(r"([;,{(\[])\n")
 
 MODULE: t.Final = "client.js"
 
@@ -31,16 +37,23 @@ def client_module(scheme: Scheme, *, url: str, https: bool) -> ClientModule:
     :param https: whether cookies have the prefixes that https gives them.
     """
     declared = msgspec.json.encode(declarations(scheme, url=url, https=https)).decode()
-    body = _stripped_source().replace(_DECLARATIONS, f"const D = {declared};", 1).encode()
+    body = _squeezed_source().replace(_DECLARATIONS, f"const D = {declared};\n", 1).encode()
     return ClientModule(body, blake2b(body, digest_size=12).hexdigest())
 
 
 @functools.cache
-def _stripped_source() -> str:
-    """Return the module without comments and indentation: comments are lines of their own, and no text spans lines."""
-    source = resources.files(__name__.rpartition(".")[0]).joinpath(MODULE).read_text(encoding="utf-8")
+def _squeezed_source() -> str:
+    return squeezed(resources.files(__name__.rpartition(".")[0]).joinpath(MODULE).read_text(encoding="utf-8"))
+
+
+def squeezed(source: str) -> str:
+    """Return a module without comments, which are lines of their own, and without the white space that says nothing."""
     lines = (line.strip() for line in source.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+    code = "\n".join(line for line in lines if line and not line.startswith("//"))
+    # Every second part is text in quotes.
+    parts = _QUOTED.split(code)
+    parts[::2] = [_AFTER_OPENING.sub(r"\1", _AROUND_SIGN.sub(r"\1", part)) for part in parts[::2]]
+    return "".join(parts)
 
 
 def declarations(scheme: Scheme, *, url: str, https: bool) -> dict[str, t.Any]:

@@ -39,7 +39,15 @@ NAMES = {
         "ValueTooLarge",
     },
     "flask_stateful.stores": {"Store", "open_store", "register_scheme"},
-    "flask_stateful.testing": {"FakeClock", "Fault", "FaultyStore", "StoreConformance", "login"},
+    "flask_stateful.testing": {
+        "FakeBrowser",
+        "FakeClock",
+        "FakeTab",
+        "Fault",
+        "FaultyStore",
+        "StoreConformance",
+        "login",
+    },
 }
 
 #: What a developer types after ``state.sessions.``.
@@ -88,7 +96,7 @@ def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
     assert public(flask_stateful.Stateful) == {"browser_status", "init_app", "known", "reset", "user_id"}
-    assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "cookies", "sessions"}
+    assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "consent", "cookies", "sessions"}
     assert public(type(state.sessions)) == SESSIONS
 
 
@@ -172,5 +180,5 @@ def test_exported_errors_are_those_that_views_meet() -> None:
 def test_conformance_suite_is_loaded_when_it_is_asked_for() -> None:
     """The suite is there by its name, and a name that does not exist is an AttributeError as usual."""
     assert inspect.isclass(testing.StoreConformance)
-    with pytest.raises(AttributeError, match="no attribute 'FakeBrowser'"):
-        testing.FakeBrowser  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'FakeDatabase'"):
+        testing.FakeDatabase  # noqa: B018

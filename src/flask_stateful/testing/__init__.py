@@ -2,6 +2,7 @@
 
 .. code-block:: text
 
+    FakeBrowser        a browser without a window: cookies, web storage and tabs
     FakeClock          time stands still until the test moves it
     FaultyStore        a store that fails on a plan, and counts its calls
     login              a test client whose visitor is logged in
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .browser import FakeBrowser, FakeTab
 from .client import login
 from .clock import FakeClock
 from .faults import Fault, FaultyStore
@@ -19,7 +21,7 @@ from .faults import Fault, FaultyStore
 if t.TYPE_CHECKING:
     from .conformance import StoreConformance
 
-__all__ = ["FakeClock", "Fault", "FaultyStore", "StoreConformance", "login"]
+__all__ = ["FakeBrowser", "FakeClock", "FakeTab", "Fault", "FaultyStore", "StoreConformance", "login"]
 
 
 def __getattr__(name: str) -> t.Any:

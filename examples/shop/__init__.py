@@ -1,7 +1,8 @@
 """Kept: a shop for things that keep things, and the example of Flask-Stateful.
 
-Read ``cart.py`` first: it is what a shop needs of a session. ``views.py`` has the pages, with signing in and out,
-``csrf.py`` the token in the forms, ``drawer.py`` what is kept where, and ``app.py`` puts it all together.
+Read ``kept.py`` first: it says what is kept of a visitor, and where. ``cart.py`` and ``checkout.py`` work with that.
+``views.py`` has the pages, ``csrf.py`` the token in the forms, ``drawer.py`` what is shown of it all, and ``app.py``
+puts it together.
 """
 
 from .app import create_app

@@ -1,14 +1,13 @@
-"""The cart: one session key for each product, ``session["cart:flask"] = 2``.
+"""The cart: quantities by product, in the visitor's session.
 
-Flask-Stateful saves what a request changed, key by key. Two tabs that change different products at the same time
-change different keys, and both changes are kept. Were the whole cart one dict under one key, the later would win.
+Every change depends on what is in the cart already, and another tab may change that at the same moment. So each is
+made under the session's lock, which reads the cart anew: both changes are kept.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
 
-from flask import session
-
+from . import kept
 from .catalogue import PRODUCTS, Product
 from .extensions import state
 
@@ -31,23 +30,22 @@ class Line:
 
 def add(product: Product, quantity: int) -> None:
     """Put some more of a product into the cart."""
-    # The new quantity depends on the old one. Without the lock two requests could both read 1 and both write 2.
     with state.sessions.lock():
-        session[_key(product)] = min(quantity_of(product) + quantity, MOST)
+        kept.cart.items[product.slug] = min(quantity_of(product) + quantity, MOST)
 
 
 def put(product: Product, quantity: int) -> None:
     """Have just so many of a product in the cart."""
-    # No lock: whatever the quantity was, this is what it shall be. Another product is another key, and not disturbed.
-    if quantity:
-        session[_key(product)] = quantity
-    else:
-        session.pop(_key(product), None)
+    with state.sessions.lock():
+        if quantity:
+            kept.cart.items[product.slug] = quantity
+        else:
+            kept.cart.items.pop(product.slug, None)
 
 
 def quantity_of(product: Product) -> int:
     """Return how many of a product are in the cart."""
-    return int(session.get(_key(product), 0))
+    return kept.cart.items.get(product.slug, 0)
 
 
 def lines() -> list[Line]:
@@ -71,10 +69,5 @@ def check_out() -> list[Line]:
     # With the lock, what another tab adds is either ordered or still in the cart afterwards, and never neither.
     with state.sessions.lock():
         ordered = lines()
-        for line in ordered:
-            del session[_key(line.product)]
+        state.reset(kept.cart)
     return ordered
-
-
-def _key(product: Product) -> str:
-    return f"cart:{product.slug}"

@@ -10,6 +10,7 @@ from flask import current_app, session
 from flask_stateful.serialization import dumps
 
 from .extensions import state
+from .kept import banner
 
 Facts = dict[str, Any]
 
@@ -33,7 +34,22 @@ def cache_facts() -> Facts:
     }
 
 
-PANELS = {"panels/session.html": session_facts, "panels/cache.html": cache_facts}
+def browser_facts() -> Facts:
+    """Return nothing: what the browser holds, it shows by itself."""
+    return {}
+
+
+def cookie_facts() -> Facts:
+    """Return what the visitor has been asked, and has answered."""
+    return {"answered": banner.answered, "remember": state.consent.has("preferences")}
+
+
+PANELS = {
+    "panels/browser.html": browser_facts,
+    "panels/cookies.html": cookie_facts,
+    "panels/session.html": session_facts,
+    "panels/cache.html": cache_facts,
+}
 
 
 def drawer() -> list[tuple[str, Facts]]:

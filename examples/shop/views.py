@@ -3,13 +3,16 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from . import cart, company
+from . import cart, checkout, company, kept
 from .catalogue import PRODUCTS, Product, money
 from .company import companions
 from .extensions import state
 
 #: Nobody here has a password: a real shop would ask for one before it calls ``state.sessions.login``.
 USERS = {"ada": "Ada Lovelace", "grace": "Grace Hopper"}
+
+#: How many of the products that a visitor has looked at are shown again.
+_REMEMBERED = 6
 
 bp = Blueprint("shop", __name__)
 
@@ -18,9 +21,14 @@ def _somebody_is_known() -> bool:
     return state.sessions.current is not None
 
 
-# Whoever has no session gets the same page as all who have none; whoever has one, a page of their own.
+def _look() -> tuple[object, ...]:
+    """Return what the pages of visitors without a session differ in."""
+    return kept.prefs.theme, kept.prefs.drawer, kept.banner.answered, state.consent.has("preferences")
+
+
+# Whoever has no session gets the same page as all who have none and like the same look; whoever has one, their own.
 @bp.get("/")
-@state.cache.view(ttl=60, stale=600, vary=["session"], unless=_somebody_is_known, tags=["products"])
+@state.cache.view(ttl=60, stale=600, vary=["session", _look], unless=_somebody_is_known, tags=["products"])
 def index() -> ResponseReturnValue:
     """Show everything there is."""
     return render_template("index.html", products=PRODUCTS.values())
@@ -35,9 +43,13 @@ def about() -> ResponseReturnValue:
 
 @bp.get("/things/<slug>")
 def product(slug: str) -> ResponseReturnValue:
-    """Show one product."""
+    """Show one product, and what this visitor has looked at before."""
     found = _find(slug)
-    return render_template("product.html", product=found, quantity=cart.quantity_of(found), companions=companions)
+    before = [PRODUCTS[other] for other in kept.seen.slugs if other in PRODUCTS and other != slug]
+    kept.seen.slugs = [slug, *(product.slug for product in before)][:_REMEMBERED]
+    return render_template(
+        "product.html", product=found, quantity=cart.quantity_of(found), companions=companions, before=before
+    )
 
 
 @bp.get("/cart")
@@ -63,14 +75,52 @@ def put(slug: str) -> ResponseReturnValue:
     return redirect(url_for(".show_cart"))
 
 
+@bp.get("/check-out")
+def show_checkout() -> ResponseReturnValue:
+    """Show the step that this tab has come to."""
+    lines = cart.lines()
+    if not lines:
+        return redirect(url_for(".show_cart"))
+    return render_template(
+        "checkout.html", lines=lines, total=cart.total(lines), steps=checkout.STEPS, deliveries=checkout.DELIVERIES
+    )
+
+
+@bp.post("/check-out")
+def go_on() -> ResponseReturnValue:
+    """Keep what was filled in, and go to another step."""
+    step = request.form.get("step", "")
+    if step not in checkout.STEPS:
+        abort(400)
+    checkout.fill_in(request.form)
+    checkout.go_to(step)
+    return redirect(url_for(".show_checkout"))
+
+
 @bp.post("/cart/check-out")
 def check_out() -> ResponseReturnValue:
     """Order what is in the cart. As nothing here is real, nothing is sent and nothing is charged."""
+    checkout.fill_in(request.form)
+    if not checkout.is_complete():
+        flash("Where shall it go? We need a name, a street and a town.")
+        return redirect(url_for(".show_checkout"))
     ordered = cart.check_out()
+    checkout.leave()
     if ordered:
         company.note(ordered)
         flash(f"Thank you! {money(cart.total(ordered))}, well pretended: this is a demo, and nothing will be sent.")
     return redirect(url_for(".index"))
+
+
+@bp.post("/remember")
+def remember() -> ResponseReturnValue:
+    """Take the answer to our one question; what was remembered goes with a "no"."""
+    if request.form.get("answer") == "yes":
+        state.consent.grant("preferences")
+    else:
+        state.consent.withdraw("preferences")
+    kept.banner.answered = True
+    return redirect(url_for(".product", slug=_find(request.form.get("slug", "")).slug))
 
 
 @bp.get("/sign-in")

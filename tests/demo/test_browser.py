@@ -154,7 +154,7 @@ def test_two_tabs_that_add_the_same_product_count_both(visitor: BrowserContext) 
 
 
 def test_two_tabs_that_change_the_cart_keep_all_changes(new_visitor: NewVisitor, shop: Shop) -> None:
-    """One tab changes six lines of the cart while the other changes the other six, without a lock: all are changed."""
+    """One tab changes six lines of the cart while the other changes the other six: all are changed."""
     prepared = Visitor(shop.port).arrive()
     for slug in SLUGS:
         prepared.add(slug)

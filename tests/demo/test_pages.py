@@ -16,8 +16,12 @@ from shop.extensions import state
 from tests.demo.visitor import SLUGS
 
 STRICT = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
+
+#: Where an order goes.
+ADDRESS = {"name": "Ada", "street": "1 Engine Row", "town": "London"}
 
 #: Quantities that no form of the shop sends.
 WRONG = ["", "0", "-1", "1000", "1e3", "two"]
@@ -84,10 +88,10 @@ def test_money_is_exact(client: FlaskClient) -> None:
 def test_an_order_empties_the_cart_once(client: FlaskClient) -> None:
     """The first order names what it comes to; a second one has nothing to order, and says nothing."""
     post(client, "/cart/diary/add", quantity=2)
-    assert post(client, "/cart/check-out") == 302
+    assert post(client, "/cart/check-out", **ADDRESS) == 302
     assert "€42.00, well pretended" in client.get("/").text
     assert quantities(client) == []
-    assert post(client, "/cart/check-out") == 302
+    assert post(client, "/cart/check-out", **ADDRESS) == 302
     assert 'role="status"' not in client.get("/").text
 
 
@@ -230,10 +234,48 @@ def test_every_answer_is_secured(client: FlaskClient, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/nowhere"])
 def test_pages_have_nothing_inline(client: FlaskClient, path: str) -> None:
-    """No page holds a script, a style or an event handler, nor names another server."""
+    """No page holds a script of its own, a style or an event handler, nor names another server."""
     post(client, "/cart/flask/add", quantity=1)
     page = client.get(path).text
-    assert re.findall(r"<script|<style|\sstyle=|\son\w+=|https?://", page) == []
+    assert (
+        re.findall(
+            r"<script(?! type=\"module\" src=\"/| type=\"application/json\")|<style|\sstyle=|\son\w+=|https?://", page
+        )
+        == []
+    )
+
+
+# What the browser keeps
+
+
+def test_an_order_without_an_address_is_not_taken(client: FlaskClient) -> None:
+    """Who has not said where things shall go is asked, and keeps the cart."""
+    post(client, "/cart/diary/add", quantity=1)
+    for fields in ({}, {**ADDRESS, "town": " "}):
+        assert post(client, "/cart/check-out", **fields) == 302
+        assert "Where shall it go?" in client.get("/check-out").text
+    assert quantities(client) == [1]
+
+
+def test_a_step_that_does_not_exist_is_refused(client: FlaskClient) -> None:
+    """Nobody is led astray by a form that names no step."""
+    post(client, "/cart/diary/add", quantity=1)
+    for step in ("", "heaven", "address' or 1"):
+        assert post(client, "/check-out", step=step) == 400
+
+
+def test_nobody_checks_out_with_nothing(client: FlaskClient) -> None:
+    """An empty cart leads back to the cart."""
+    assert client.get("/check-out").location == "/cart"
+
+
+def test_the_question_is_asked_once(client: FlaskClient) -> None:
+    """A product's page asks whether it may be remembered, until that is answered, whatever the answer is."""
+    for answer in ("yes", "no"):
+        visitor = client.application.test_client()
+        assert "One question." in visitor.get("/things/flask").text
+        assert post(visitor, "/remember", answer=answer, slug="flask") == 302
+        assert "One question." not in visitor.get("/things/flask").text
 
 
 # What is cached
@@ -289,7 +331,7 @@ def test_what_was_ordered_together_goes_well(store: FaultyStore) -> None:
         assert "terrarium" not in first
         for slug in ("flask", "terrarium"):
             assert post(client, f"/cart/{slug}/add", quantity=1) == 302
-        assert post(client, "/cart/check-out") == 302
+        assert post(client, "/cart/check-out", **ADDRESS) == 302
         assert companions(client, "/things/flask") == first
         clock.advance(61)
         assert companions(client, "/things/flask") == first
@@ -302,7 +344,7 @@ def test_an_order_is_taken_although_it_cannot_be_counted(client: FlaskClient, st
         post(client, f"/cart/{slug}/add", quantity=1)
     token = token_of(client)
     store.fail(Fault("unavailable", on="incr"))
-    assert client.post("/cart/check-out", data={"csrf_token": token}).status_code == 302
+    assert client.post("/cart/check-out", data={"csrf_token": token, **ADDRESS}).status_code == 302
     assert quantities(client) == []
 
 

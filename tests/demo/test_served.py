@@ -43,7 +43,7 @@ def test_parallel_adds_of_one_product_all_count(shop: Shop) -> None:
 
 
 def test_parallel_changes_of_different_products_all_stay(shop: Shop) -> None:
-    """Twelve clients with one session each set a product of their own, without a lock: no change undoes another."""
+    """Twelve clients with one session each set a product of their own: no change undoes another."""
     visitor = Visitor(shop.port).arrive()
     for quantity in range(1, 9):
         together(len(SLUGS), functools.partial(put, visitor, quantity))

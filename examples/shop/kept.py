@@ -1,0 +1,47 @@
+"""What the shop keeps of a visitor, and where: one class for each place. To move something, change its base class."""
+
+from datetime import timedelta
+from typing import Literal
+
+from flask_stateful import CookieState, LocalState, SessionState, TabState, field
+
+Step = Literal["address", "delivery", "review"]
+Delivery = Literal["post", "bicycle", "balloon"]
+
+
+class Prefs(LocalState, shared=True):
+    """In the browser's localStorage, for whoever uses this browser."""
+
+    theme: Literal["auto", "light", "dark"] = "auto"
+    drawer: bool = True
+
+
+class Seen(LocalState, purpose="preferences"):
+    """In the browser's localStorage, if the visitor has agreed."""
+
+    slugs: list[str] = field(default_factory=list, max_bytes=1024, ttl=timedelta(days=30))
+
+
+class Checkout(TabState):
+    """In the sessionStorage of one tab: two tabs may order two things for two people."""
+
+    step: Step = "address"
+    name: str = field("", max_bytes=200)
+    street: str = field("", max_bytes=200)
+    town: str = field("", max_bytes=200)
+    delivery: Delivery = "post"
+
+
+class Banner(CookieState, max_age=timedelta(days=180)):
+    """In an encrypted cookie: whether the visitor has answered our one question."""
+
+    answered: bool = False
+
+
+class Cart(SessionState):
+    """On the server, in the visitor's session."""
+
+    items: dict[str, int] = field(default_factory=dict)
+
+
+prefs, seen, checkout, banner, cart = Prefs(), Seen(), Checkout(), Banner(), Cart()

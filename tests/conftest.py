@@ -24,6 +24,6 @@ __all__ = ["chromium", "launch", "mariadb", "memcached", "postgres", "redis_serv
 def own_classes_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an application know the declared classes of its own tests, and not what other modules have defined."""
     package = str(request.module.__name__).rpartition(".")[0]
-    own = ("shop.",) if package == "tests.demo" else (package,)
-    known = {key: cls for key, cls in registry._known.items() if key[0].startswith(own)}
+    own = {package, "shop"} if package == "tests.demo" else {package}
+    known = {key: cls for key, cls in registry._known.items() if key[0].rpartition(".")[0] in own}
     monkeypatch.setattr(registry, "_known", weakref.WeakValueDictionary(known))

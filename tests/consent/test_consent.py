@@ -8,7 +8,7 @@ import pytest
 from flask import Flask, render_template_string, request
 from flask.testing import FlaskClient
 
-from flask_stateful import CookieState, LocalState, Stateful, field
+from flask_stateful import CookieState, LocalState, Stateful, field, signals
 from flask_stateful.errors import StateClosed
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeBrowser, FaultyStore
@@ -104,6 +104,18 @@ def test_without_consent_nothing_is_kept(client: FlaskClient) -> None:
     assert not [name for name in names if "look" in name or name in ("visits", "seen")]
     assert [name for name in names if "basket" in name]
     assert client.get("/read").text == "False  0 3 None"
+
+
+def test_without_consent_nothing_is_said_to_have_changed(client: FlaskClient) -> None:
+    """A change that is not kept is not signalled."""
+    heard: list[str] = []
+
+    def listen(sender: object, name: str, **more: object) -> None:
+        heard.append(name)
+
+    with signals.state_changed.connected_to(listen):
+        client.get("/write")
+    assert heard == ["basket.size"]
 
 
 def test_with_consent_it_is_kept(client: FlaskClient) -> None:

@@ -15,7 +15,7 @@ from .conftest import Site
 
 
 def consent_class() -> type[t.Any]:
-    class Consent(CookieState, max_age=timedelta(days=180), purpose="preferences"):
+    class Consent(CookieState, max_age=timedelta(days=180)):
         analytics: bool = False
         seen: list[str] = []
 

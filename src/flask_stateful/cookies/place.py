@@ -123,6 +123,8 @@ class DeclaredCookie(KeptValues):
         if self._items is None:
             return
         self._write(self._now(self._items))
+        if not self._find().allows(self._model.purpose):
+            return
         for name, field in self._model.fields.items():
             if self._written.get(name) != self._before.get(name):
                 report_changed(self._app, field)

@@ -57,6 +57,10 @@ class RequestCookies:
             value = self._received[kind, place] = self._receive(kind, name, options)
         return value
 
+    def allows(self, purpose: str) -> bool:
+        """Tell whether the visitor lets a cookie of a purpose be set."""
+        return self._service.allowed(purpose)
+
     def note_read(self, name: str) -> None:
         """Note that the answer depends on a cookie, and let the response say so."""
         unit = self._unit

@@ -28,8 +28,8 @@ NECESSARY: t.Final = "necessary"
 #: The purposes that can be asked for.
 PURPOSES: t.Final[tuple[str, ...]] = tuple(purpose for purpose in t.get_args(Purpose) if purpose != NECESSARY)
 
-#: How long an answer counts, in seconds; then it is to be asked for again.
-_HALF_A_YEAR: t.Final = 180 * 24 * 3600
+#: How long an answer counts, in days; then it is to be asked for again.
+DAYS: t.Final = 180
 
 
 class ConsentCookie:
@@ -40,7 +40,7 @@ class ConsentCookie:
     """
 
     def __init__(self, find: Callable[[], RequestCookies], prefix: str) -> None:
-        options = Options(prefix=HOST, httponly=False).but({"max_age": _HALF_A_YEAR})
+        options = Options(prefix=HOST, httponly=False).but({"max_age": DAYS * 24 * 3600})
         self._jar = Jar(find, "plain", options)
         self._name = prefix + COOKIE
 

@@ -17,7 +17,7 @@ from .declared.classes import State
 from .declared.places import EXTENSION
 from .declared.registry import Registry
 from .errors import ConfigError
-from .inventory import inventory_command
+from .inventory import Item, inventory, inventory_command
 from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
@@ -101,6 +101,15 @@ class Stateful:
         :raises AttributeError: if there is no such field.
         """
         return handles.known(handle, name)
+
+    def inventory(self) -> list[Item]:
+        """Return what the current application keeps: its declared classes by name, then the cookies we need ourselves.
+
+        It is what ``flask state inventory`` prints, for a page that tells visitors.
+
+        :raises ConfigError: if two declared classes have one name.
+        """
+        return inventory(current_wiring())
 
     @property
     def browser_status(self) -> t.Literal["ok", "memory"]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import typing as t
+from collections.abc import Iterable, Iterator
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from .browser.scheme import Part, Scheme, Slot, own_prefix
+from .browser.wire import MIRROR_BYTES, OUTBOX_BYTES
+from .consent import COOKIE, DAYS, NECESSARY
 from .cookies.options import MAX_OCTETS
 from .declared.codecs import describe
 from .declared.fields import Field
@@ -22,6 +25,9 @@ from .errors import StateError
 from .wiring import Wiring, current_wiring
 
 _DAY: t.Final = 24 * 3600
+
+#: How long the cookies of browser state last: as long as browsers let a cookie last.
+_LONGEST: t.Final = 400 * _DAY
 
 #: What the browser and we keep of local or tab state, in bytes: DESIGN.md.
 _REPLICA_BYTES: t.Final = 64 * 1024
@@ -38,30 +44,38 @@ _PLACES: t.Final[dict[Kind, str]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """One piece of state."""
+    """One piece of state that an application keeps."""
 
+    #: What the class or the cookie is called. On https the browser sees cookies with ``__Host-`` in front, and the one
+    #: that ends in ``_b`` with ``__Host-Http-``.
     name: str
+    #: ``"cookie"``, ``"localStorage"``, ``"sessionStorage"``, ``"session (server)"`` or ``"store (server)"``.
     place: str
-    #: ``necessary``, ``preferences``, ``analytics`` or ``marketing``.
+    #: ``"necessary"``, ``"preferences"``, ``"analytics"`` or ``"marketing"``.
     purpose: str
+    #: How long it is kept, in words.
     lifetime: str
     #: How large it may grow, in bytes; ``None`` where only the store sets a limit.
     max_bytes: int | None = None
-    #: ``"yes"``, ``"no"``, or the fields that are.
+    #: Whether the browser can read or forge it: ``"sealed"`` neither, ``"signed"`` not forge; ``"no"``; or the names of
+    #: those fields that are sealed.
     sealed: str = "no"
-    #: The types of the fields, or what it is for.
-    content: dict[str, str] | str = ""
+    #: What it is for: the first paragraph of the class's docstring.
+    about: str = ""
+    #: The types of a class's fields, by name.
+    fields: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
 def inventory(wiring: Wiring) -> list[Item]:
     """Return what the application keeps: its declared classes by name, then the cookies that we need ourselves.
 
-    :raises ConfigError: if two classes have one name.
+    :raises ConfigError: if two classes have one name, or a field cannot be kept where it is to be.
     """
-    models = wiring.declared.models().values()
-    in_browser = any(model.kind in ("local", "tab") for model in models)
-    own = [_session_cookie(wiring), *(_browser_cookies(wiring) if in_browser else ())]
-    return [*(_item(model, wiring) for model in models), *own]
+    models = list(wiring.declared.models().values())
+    return [*(_item(model, wiring) for model in models), *_own_cookies(models, wiring)]
+
+
+# Declared classes
 
 
 def _item(model: Model, wiring: Wiring) -> Item:
@@ -72,7 +86,8 @@ def _item(model: Model, wiring: Wiring) -> Item:
         lifetime=_lifetime(model, wiring),
         max_bytes=_max_bytes(model, wiring),
         sealed=_sealed(model),
-        content={name: _described(field) for name, field in model.fields.items()},
+        about=_about(model),
+        fields={name: _described(field) for name, field in model.fields.items()},
     )
 
 
@@ -81,7 +96,12 @@ def _lifetime(model: Model, wiring: Wiring) -> str:
         return "until the browser is closed" if model.max_age is None else _duration(model.max_age)
     if model.kind == "session":
         return _session_lifetime(wiring)
-    return {"local": "until it is deleted", "tab": "until the tab is closed"}.get(model.kind, "until it is reset")
+    if model.kind == "tab":
+        return "until the tab is closed"
+    ttls = [field.ttl for field in model.fields.values() if field.ttl is not None]
+    if len(ttls) == len(model.fields):
+        return _duration(max(ttls))
+    return "until it is deleted"
 
 
 def _session_lifetime(wiring: Wiring) -> str:
@@ -98,9 +118,15 @@ def _max_bytes(model: Model, wiring: Wiring) -> int | None:
 
 def _sealed(model: Model) -> str:
     if model.kind in ("cookie", "session"):
-        return "yes"
+        return "sealed"
     sealed = [name for name, field in model.fields.items() if field.sealed]
     return ", ".join(sealed) or "no"
+
+
+def _about(model: Model) -> str:
+    """Return the first paragraph of the class's docstring, in one line."""
+    text = next((field.owner.__doc__ for field in model.fields.values()), None)
+    return " ".join((text or "").strip().partition("\n\n")[0].split())
 
 
 def _described(field: Field) -> str:
@@ -110,43 +136,68 @@ def _described(field: Field) -> str:
     return "; ".join([describe(field.type), *limits])
 
 
+# Our own cookies
+
+
+def _own_cookies(models: list[Model], wiring: Wiring) -> Iterator[Item]:
+    """Yield the cookies that are needed for what is declared, and no others."""
+    yield _session_cookie(wiring)
+    prefix = own_prefix(wiring.settings.namespace)
+    if any(model.purpose != NECESSARY for model in models):
+        yield _cookie(prefix + COOKIE, _duration(DAYS * _DAY), "what the visitor has agreed to")
+    scheme = wiring.browser_service().whole_scheme()
+    for slot in scheme.parts[Part.MIRROR]:
+        yield _mirror_cookie(slot, prefix)
+    if scheme.slots:
+        yield _cookie(f"{prefix}_u", "until the user signs out", "whose values the browser holds")
+    if any(scheme.parts[part] for part in (Part.SHARED, Part.OWNED, Part.TAB)):
+        yield from _replica_cookies(scheme)
+
+
+def _replica_cookies(scheme: Scheme) -> Iterator[Item]:
+    """Yield the cookies that fields need of which the server keeps a copy."""
+    prefix = scheme.prefix
+    longest = _duration(_LONGEST)
+    yield _cookie(f"{prefix}_b", longest, "tells this browser from others", sealed="signed")
+    yield _cookie(f"{prefix}_q.<tab>", "1 minute", "brings what the page has changed", max_bytes=OUTBOX_BYTES)
+    yield _cookie(f"{prefix}_p", "until the page has it, 30 days at most", "says that the server has changed a value")
+    if scheme.parts[Part.TAB]:
+        yield _cookie(f"{prefix}_p.<tab>", "until the tab has it, 1 day at most", "says the same to one tab")
+        yield _cookie(f"{prefix}_t", "1 minute at most", "says which tab asks for a page")
+
+
+def _mirror_cookie(slot: Slot, prefix: str) -> Item:
+    """Return the cookie that shows a small field to the server. It is kept for what its class is kept for."""
+    ttl = slot.field.ttl
+    lifetime = _duration(_LONGEST if ttl is None else min(ttl, _LONGEST))
+    about = f"shows {slot.field.key} to the server"
+    return _cookie(prefix + slot.name, lifetime, about, purpose=slot.model.purpose, max_bytes=MIRROR_BYTES)
+
+
 def _session_cookie(wiring: Wiring) -> Item:
     options = wiring.session_service().cookie.options
+    lifetime = f"until the browser is closed, or {_session_lifetime(wiring)}"
+    return _cookie(options.name, lifetime, "finds the session on the server", sealed="signed")
+
+
+def _cookie(
+    name: str,
+    lifetime: str,
+    about: str,
+    *,
+    purpose: str = NECESSARY,
+    max_bytes: int = MAX_OCTETS,
+    sealed: str = "no",
+) -> Item:
     return Item(
-        name=options.name,
+        name=name,
         place="cookie",
-        purpose="necessary",
-        lifetime=f"until the browser is closed, or {_session_lifetime(wiring)}",
-        max_bytes=MAX_OCTETS,
-        sealed="yes",
-        content="finds the session on the server",
+        purpose=purpose,
+        lifetime=lifetime,
+        max_bytes=max_bytes,
+        sealed=sealed,
+        about=about,
     )
-
-
-def _browser_cookies(wiring: Wiring) -> list[Item]:
-    """Return the cookies by which local and tab state travel."""
-    prefix = f"fs.{re.sub(r'[^A-Za-z0-9_-]', '-', wiring.settings.namespace)}"
-    rows = [
-        ("_q.<tab>", "1 minute", 3500, "no", "carries to the server what the page has changed"),
-        ("<name>.<field>", "400 days", 256, "no", "shows a small value of localStorage to the server"),
-        ("_t", "5 seconds", None, "no", "tells which tab asks for a page"),
-        ("_p", "until it is read", None, "no", "tells that the server has changed a value"),
-        ("_b", "400 days", None, "signed", "tells one browser from another"),
-        ("_u", "until the user signs out", None, "no", "tells whose values the browser keeps"),
-        ("_c", "400 days", None, "no", "holds which purposes the visitor has agreed to"),
-    ]
-    return [
-        Item(
-            name=f"{prefix}.{name}",
-            place="cookie",
-            purpose="necessary",
-            lifetime=lifetime,
-            max_bytes=size or MAX_OCTETS,
-            sealed=sealed,
-            content=content,
-        )
-        for name, lifetime, size, sealed, content in rows
-    ]
 
 
 def _duration(seconds: float) -> str:
@@ -159,19 +210,17 @@ def _duration(seconds: float) -> str:
 
 # Output
 
-_HEADINGS: t.Final = ("name", "kept in", "purpose", "how long", "bytes", "sealed", "content")
+_HEADINGS: t.Final = ("name", "purpose", "kept in", "how long", "bytes at most", "sealed", "what for", "fields")
 
 
 def _cells(item: Item) -> tuple[str, ...]:
-    content = item.content
-    if isinstance(content, dict):
-        content = ", ".join(f"{name}: {kind}" for name, kind in content.items())
+    fields = ", ".join(f"{name}: {kind}" for name, kind in item.fields.items())
     size = "" if item.max_bytes is None else f"{item.max_bytes:,}"
-    return item.name, item.place, item.purpose, item.lifetime, size, item.sealed, content
+    return item.name, item.purpose, item.place, item.lifetime, size, item.sealed, item.about, fields
 
 
-def as_table(items: t.Iterable[Item]) -> str:
-    """Return the inventory in columns."""
+def as_table(items: Iterable[Item]) -> str:
+    """Return an inventory in columns."""
     rows = [_HEADINGS, *map(_cells, items)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -179,8 +228,11 @@ def as_table(items: t.Iterable[Item]) -> str:
     )
 
 
-def as_markdown(items: t.Iterable[Item]) -> str:
-    """Return the inventory as a Markdown table."""
+def as_markdown(items: Iterable[Item]) -> str:
+    """Return an inventory as a Markdown table, such as a cookie policy has one.
+
+    :param items: what ``state.inventory()`` returned, or some of it.
+    """
     rows = [_HEADINGS, ("---",) * len(_HEADINGS), *map(_cells, items)]
     return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows)
 
@@ -190,8 +242,8 @@ def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|").replace("<", "&lt;").replace("_", "\\_").replace("*", "\\*")
 
 
-def as_json(items: t.Iterable[Item]) -> str:
-    """Return the inventory as JSON."""
+def as_json(items: Iterable[Item]) -> str:
+    """Return an inventory as a JSON list of objects, which have the attributes of an :class:`Item`."""
     return json.dumps([dataclasses.asdict(item) for item in items], indent=2)
 
 

@@ -6,7 +6,10 @@ import json
 import typing as t
 from datetime import timedelta
 
-from flask_stateful import AppState, CookieState, LocalState, SessionState, field
+from flask_stateful import AppState, CookieState, LocalState, SessionState, TabState, field
+from flask_stateful.declared.classes import State
+from flask_stateful.inventory import Item, inventory
+from flask_stateful.wiring import current_wiring
 
 from .conftest import Site
 
@@ -15,6 +18,12 @@ def site_with_state() -> Site:
     """Return a site that declares one class of several kinds."""
 
     class Prefs(LocalState, purpose="preferences"):
+        """How the visitor
+        likes it.
+
+        Nobody else needs to know this.
+        """
+
         theme: t.Literal["auto", "dark"] = "auto"
         draft: str = field("", max_bytes=65_536, ttl=timedelta(days=7))
         coupon: dict[str, int] | None = field(None, sealed=True)
@@ -48,49 +57,115 @@ def test_json_has_every_fact() -> None:
         "lifetime": "until it is deleted",
         "max_bytes": 65_536,
         "sealed": "coupon",
-        "content": {
+        "about": "How the visitor likes it.",
+        "fields": {
             "theme": "Literal['auto', 'dark']",
             "draft": "str; 65,536 bytes at most; kept 7 days",
             "coupon": "dict[str, int] | None",
         },
     }
-    assert (listed["consent"]["lifetime"], listed["consent"]["sealed"]) == ("180 days", "yes")
+    assert (listed["consent"]["lifetime"], listed["consent"]["sealed"]) == ("180 days", "sealed")
     assert listed["consent"]["max_bytes"] == 4096
     assert listed["cart"]["lifetime"] == "31 days after its last use"
     assert (listed["flags"]["place"], listed["flags"]["max_bytes"]) == ("store (server)", None)
 
 
-def test_our_own_cookies_are_listed() -> None:
-    """The session's cookie is always listed, those of browser state where there is some."""
+def own_cookies(*declared: type[State]) -> dict[str, Item]:
+    """Return the cookies of ours that an application with these classes lists, by what follows the namespace."""
+    site = Site(declared=list(declared), config={"STATEFUL_NAMESPACE": "my.shop"})
+    with site.app.app_context():
+        items = site.state.inventory()
+    return {item.name.removeprefix("fs.my-shop."): item for item in items[len(declared) :]}
+
+
+def test_our_own_cookies_come_last() -> None:
+    """The declared classes are listed by name, then the session's cookie, which is always needed, and our others."""
     names = [item["name"] for item in json.loads(run(site_with_state(), "--format", "json"))]
-    assert names[:4] == ["cart", "consent", "flags", "prefs"]
-    assert names[4] == "session"
-    assert {name.removeprefix("fs.my-shop.") for name in names[5:]} == {
-        "_q.<tab>",
-        "<name>.<field>",
-        "_t",
-        "_p",
-        "_b",
-        "_u",
-        "_c",
-    }
-    bare = Site(declared=[])
-    assert [item["name"] for item in json.loads(run(bare, "--format", "json"))] == ["session"]
+    assert names[:5] == ["cart", "consent", "flags", "prefs", "session"]
+    assert names[5:]
+    assert all(name.startswith("fs.my-shop.") for name in names[5:])
+    assert list(own_cookies()) == ["session"]
+
+
+def test_only_cookies_that_are_needed_are_listed() -> None:
+    """Each of our own cookies is listed where a declared class needs it, and not otherwise."""
+
+    class Theme(LocalState):
+        name: t.Literal["light", "dark"] = "light"
+
+    class Draft(LocalState, version=1):
+        text: str = ""
+
+    class Wizard(TabState):
+        step: int = 1
+
+    class Visits(AppState, purpose="analytics"):
+        count: int = 0
+
+    assert set(own_cookies(Theme)) == {"session", "_u", "theme.name"}
+    assert set(own_cookies(Draft)) == {"session", "_u", "_b", "_q.<tab>", "_p"}
+    assert set(own_cookies(Wizard)) == {"session", "_u", "_b", "_q.<tab>", "_p", "_p.<tab>", "_t"}
+    assert set(own_cookies(Visits)) == {"session", "_c"}
+
+
+def test_a_mirror_cookie_is_kept_for_what_its_class_is_kept_for() -> None:
+    """The cookie of a small field has the purpose of its class, and ends with the field."""
+
+    class Taste(LocalState, purpose="marketing"):
+        colour: t.Literal["red", "blue"] = "red"
+        size: t.Annotated[int, "in cm"] = field(0, ttl=timedelta(days=7))
+
+    listed = own_cookies(Taste)
+    assert listed["taste.colour"] == Item(
+        name="fs.my-shop.taste.colour",
+        place="cookie",
+        purpose="marketing",
+        lifetime="400 days",
+        max_bytes=256,
+        sealed="no",
+        about="shows taste.colour to the server",
+    )
+    assert listed["taste.size"].lifetime == "7 days"
+
+
+def test_consent_is_kept_as_long_as_the_inventory_says() -> None:
+    """The lifetime of the cookie with the visitor's answer is what its response says."""
+
+    class Visits(CookieState, purpose="analytics"):
+        count: int = 0
+
+    site = Site(declared=[Visits])
+    with site.app.test_request_context():
+        site.state.consent.grant("analytics")
+        response = site.app.process_response(site.app.make_response(""))
+    days = int(own_cookies(Visits)["_c"].lifetime.removesuffix(" days"))
+    assert f"Max-Age={days * 24 * 3600};" in response.headers["Set-Cookie"]
+
+
+def test_state_that_ends_by_itself_says_when() -> None:
+    """Local state of which every field has an end is kept until the last of them, not until it is deleted."""
+
+    class Seen(LocalState):
+        pages: list[str] = field(default_factory=list[str], ttl=timedelta(days=30))
+        words: list[str] = field(default_factory=list[str], ttl=timedelta(days=7))
+
+    with Site(declared=[Seen]).app.app_context():
+        assert inventory(current_wiring())[0].lifetime == "30 days"
 
 
 def test_the_table_is_aligned() -> None:
     """By default there are columns, one line for each piece."""
     heading, *lines = run(site_with_state()).splitlines()
     column = heading.index("purpose")
-    assert len(lines) == 12
+    assert len(lines) == 4 + 1 + 6
     assert {line[column:].split(" ")[0] for line in lines} == {"necessary", "preferences"}
 
 
 def test_markdown_is_a_table() -> None:
     """Every row has as many cells, and nothing in it is taken for markup."""
     rows = run(site_with_state(), "--format", "markdown").splitlines()
-    assert {row.replace("\\|", "").count("|") for row in rows} == {8}
-    assert rows[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    assert {row.replace("\\|", "").count("|") for row in rows} == {9}
+    assert rows[1] == f"| {' | '.join(['---'] * 8)} |"
     assert not any("<" in row for row in rows)
 
 

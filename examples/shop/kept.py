@@ -1,4 +1,7 @@
-"""What the shop keeps of a visitor, and where: one class for each place. To move something, change its base class."""
+"""What the shop keeps of a visitor, and where: one class for each place. To move something, change its base class.
+
+The page about privacy shows the first sentence of each class to visitors.
+"""
 
 from datetime import timedelta
 from typing import Literal
@@ -10,20 +13,29 @@ Delivery = Literal["post", "bicycle", "balloon"]
 
 
 class Prefs(LocalState, shared=True):
-    """In the browser's localStorage, for whoever uses this browser."""
+    """The theme, and whether the state drawer is open.
+
+    It is in the browser's localStorage, for whoever uses this browser.
+    """
 
     theme: Literal["auto", "light", "dark"] = "auto"
     drawer: bool = True
 
 
 class Seen(LocalState, purpose="preferences"):
-    """In the browser's localStorage, if the visitor has agreed."""
+    """What you have looked at, to show it to you again.
+
+    It is in the browser's localStorage, if the visitor has agreed.
+    """
 
     slugs: list[str] = field(default_factory=list, max_bytes=1024, ttl=timedelta(days=30))
 
 
 class Checkout(TabState):
-    """In the sessionStorage of one tab: two tabs may order two things for two people."""
+    """Where an order is to go, until it is sent.
+
+    It is in the sessionStorage of one tab: two tabs may order two things for two people.
+    """
 
     step: Step = "address"
     name: str = field("", max_bytes=200)
@@ -33,13 +45,19 @@ class Checkout(TabState):
 
 
 class Banner(CookieState, max_age=timedelta(days=180)):
-    """In an encrypted cookie: whether the visitor has answered our one question."""
+    """Whether you have answered our one question, so that it is asked once.
+
+    It is in an encrypted cookie.
+    """
 
     answered: bool = False
 
 
 class Cart(SessionState):
-    """On the server, in the visitor's session."""
+    """What is in your cart.
+
+    It is on the server, in the visitor's session.
+    """
 
     items: dict[str, int] = field(default_factory=dict)
 

@@ -114,13 +114,22 @@ def check_out() -> ResponseReturnValue:
 
 @bp.post("/remember")
 def remember() -> ResponseReturnValue:
-    """Take the answer to our one question; what was remembered goes with a "no"."""
+    """Take the answer to our one question; what was remembered goes with a "no". It is asked at two places."""
+    slug = request.form.get("slug")
+    back = url_for(".privacy") if slug is None else url_for(".product", slug=_find(slug).slug)
     if request.form.get("answer") == "yes":
         state.consent.grant("preferences")
     else:
         state.consent.withdraw("preferences")
     kept.banner.answered = True
-    return redirect(url_for(".product", slug=_find(request.form.get("slug", "")).slug))
+    return redirect(back)
+
+
+@bp.get("/privacy")
+def privacy() -> ResponseReturnValue:
+    """Tell what is kept, as the classes in ``kept.py`` say it, and let the visitor think again."""
+    items = state.inventory()
+    return render_template("privacy.html", items=items, remembers=state.consent.has("preferences"))
 
 
 @bp.get("/sign-in")

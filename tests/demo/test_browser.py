@@ -21,7 +21,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-PAGES = ["/", "/about", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in"]
+PAGES = ["/", "/about", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/privacy"]
 
 #: Widths of a small phone, a tablet and a desk, in pixels.
 WIDTHS = [360, 820, 1280]

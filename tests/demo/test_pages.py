@@ -8,9 +8,10 @@ import typing as t
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from markupsafe import escape
 
 from flask_stateful.stores.memory import MemoryStore
-from flask_stateful.testing import FakeClock, Fault, FaultyStore
+from flask_stateful.testing import FakeBrowser, FakeClock, Fault, FaultyStore
 from shop import create_app
 from shop.extensions import state
 from tests.demo.visitor import SLUGS
@@ -232,7 +233,9 @@ def test_every_answer_is_secured(client: FlaskClient, path: str) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/privacy", "/nowhere"]
+)
 def test_pages_have_nothing_inline(client: FlaskClient, path: str) -> None:
     """No page holds a script of its own, a style or an event handler, nor names another server."""
     post(client, "/cart/flask/add", quantity=1)
@@ -276,6 +279,56 @@ def test_the_question_is_asked_once(client: FlaskClient) -> None:
         assert "One question." in visitor.get("/things/flask").text
         assert post(visitor, "/remember", answer=answer, slug="flask") == 302
         assert "One question." not in visitor.get("/things/flask").text
+
+
+# Privacy
+
+
+def test_every_page_leads_to_the_one_about_privacy(client: FlaskClient) -> None:
+    """The footer of each page has a link to it, also where something went wrong."""
+    for path in ("/", "/about", "/cart", "/sign-in", "/things/flask", "/nowhere"):
+        assert '<a href="/privacy">' in client.get(path).text
+
+
+def test_the_page_about_privacy_lists_everything(app: Flask, client: FlaskClient) -> None:
+    """Each declared class and each cookie of ours is there, with how long it is kept."""
+    page = client.get("/privacy").text
+    with app.app_context():
+        items = state.inventory()
+    assert {"banner", "cart", "checkout", "prefs", "seen", "session"} < {item.name for item in items}
+    for item in items:
+        assert f"<code>{escape(item.name)}</code>" in page
+        assert f"<dd>{item.lifetime}</dd>" in page
+    assert page.count("<li>") >= len(items)
+
+
+def test_every_cookie_that_the_shop_sets_is_listed(app: Flask) -> None:
+    """A visit that does all there is to do meets no cookie that the page about privacy does not name."""
+    browser = FakeBrowser(app)
+    tab = browser.open("/things/flask")
+    token = t.cast("re.Match[str]", re.search(r'name="csrf_token" value="([^"]+)"', tab.text))[1]
+    tab.post("/remember", data={"csrf_token": token, "answer": "yes", "slug": "flask"})
+    tab.local.prefs.theme, tab.tab.checkout.name = "dark", "Ada"
+    tab.post("/cart/flask/add", data={"csrf_token": token, "quantity": 1})
+    tab.post("/sign-in", data={"csrf_token": token, "user": "ada"})
+    with app.app_context():
+        listed = {item.name for item in state.inventory() if item.place == "cookie"}
+    found = {name for _, _, name in browser.client._cookies}  # type: ignore[attr-defined]
+    assert {"session", "banner", "fs.shop-app._c", "fs.shop-app._b", "fs.shop-app.prefs.theme"} <= found
+    assert {re.sub(r"\.[0-9a-f]{8}$", ".<tab>", name) for name in found} <= listed
+
+
+def test_consent_is_given_and_withdrawn_on_the_page_about_privacy(app: Flask) -> None:
+    """Its form leads back to it; what was remembered goes when the visitor changes their mind."""
+    browser = FakeBrowser(app)
+    tab = browser.open("/privacy")
+    token = t.cast("re.Match[str]", re.search(r'name="csrf_token" value="([^"]+)"', tab.text))[1]
+    for answer, said in (("yes", "You have agreed"), ("no", "You have not agreed"), ("yes", "You have agreed")):
+        assert said in tab.post("/remember", data={"csrf_token": token, "answer": answer}).text
+        tab.get("/things/flask")
+        assert tab.local.seen.slugs == (["flask"] if answer == "yes" else [])
+        assert "One question." not in tab.text
+        assert any("seen.slugs" in key for key in browser.storage) == (answer == "yes")
 
 
 # What is cached

@@ -148,7 +148,8 @@ class Page:
 
     def leave(self) -> None:
         """Do what a page does before the next one is asked for."""
-        self._set_cookie("_t", self.id)
+        if any(field.scope == "tab" for field in self.fields.values()):
+            self._set_cookie("_t", self.id)
         self._send_outbox()
         self._areas["tab"][self._item("_t")] = f"{self.id}-"
 

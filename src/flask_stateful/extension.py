@@ -103,7 +103,7 @@ class Stateful:
         return handles.known(handle, name)
 
     def inventory(self) -> list[Item]:
-        """Return what the current application keeps: its declared classes by name, then the cookies we need ourselves.
+        """Return what the current application keeps: its declared classes by name, then what we need ourselves.
 
         It is what ``flask state inventory`` prints, for a page that tells visitors.
 

@@ -1,4 +1,4 @@
-"""``flask state inventory``: every piece of state that an application declares, and the cookies we need ourselves.
+"""``flask state inventory``: every piece of state that an application declares, and what we need ourselves.
 
 As Markdown it is the table of a cookie policy.
 """
@@ -32,6 +32,9 @@ _LONGEST: t.Final = 400 * _DAY
 #: What the browser and we keep of local or tab state, in bytes: DESIGN.md.
 _REPLICA_BYTES: t.Final = 64 * 1024
 
+#: What an entry of the module's own takes in web storage, at the very most, in bytes.
+_ENTRY_BYTES: t.Final = 64
+
 _PLACES: t.Final[dict[Kind, str]] = {
     "cookie": "cookie",
     "local": "localStorage",
@@ -49,7 +52,8 @@ class Item:
     #: What the class or the cookie is called. On https the browser sees cookies with ``__Host-`` in front, and the one
     #: that ends in ``_b`` with ``__Host-Http-``.
     name: str
-    #: ``"cookie"``, ``"localStorage"``, ``"sessionStorage"``, ``"session (server)"`` or ``"store (server)"``.
+    #: ``"cookie"``, ``"localStorage"``, ``"sessionStorage"``, ``"session (server)"`` or ``"store (server)"``; where it is
+    #: in several, with commas between them.
     place: str
     #: ``"necessary"``, ``"preferences"``, ``"analytics"`` or ``"marketing"``.
     purpose: str
@@ -67,12 +71,12 @@ class Item:
 
 
 def inventory(wiring: Wiring) -> list[Item]:
-    """Return what the application keeps: its declared classes by name, then the cookies that we need ourselves.
+    """Return what the application keeps: its declared classes by name, then what we need ourselves.
 
     :raises ConfigError: if two classes have one name, or a field cannot be kept where it is to be.
     """
     models = list(wiring.declared.models().values())
-    return [*(_item(model, wiring) for model in models), *_own_cookies(models, wiring)]
+    return [*(_item(model, wiring) for model in models), *_own(models, wiring)]
 
 
 # Declared classes
@@ -136,11 +140,11 @@ def _described(field: Field) -> str:
     return "; ".join([describe(field.type), *limits])
 
 
-# Our own cookies
+# What we need ourselves
 
 
-def _own_cookies(models: list[Model], wiring: Wiring) -> Iterator[Item]:
-    """Yield the cookies that are needed for what is declared, and no others."""
+def _own(models: list[Model], wiring: Wiring) -> Iterator[Item]:
+    """Yield the cookies and entries that are needed for what is declared, and no others."""
     yield _session_cookie(wiring)
     prefix = own_prefix(wiring.settings.namespace)
     if any(model.purpose != NECESSARY for model in models):
@@ -150,6 +154,7 @@ def _own_cookies(models: list[Model], wiring: Wiring) -> Iterator[Item]:
         yield _mirror_cookie(slot, prefix)
     if scheme.slots:
         yield _cookie(f"{prefix}_u", "until the user signs out", "whose values the browser holds")
+        yield from _storage_entries(scheme)
     if any(scheme.parts[part] for part in (Part.SHARED, Part.OWNED, Part.TAB)):
         yield from _replica_cookies(scheme)
 
@@ -164,6 +169,18 @@ def _replica_cookies(scheme: Scheme) -> Iterator[Item]:
     if scheme.parts[Part.TAB]:
         yield _cookie(f"{prefix}_p.<tab>", "until the tab has it, 1 day at most", "says the same to one tab")
         yield _cookie(f"{prefix}_t", "1 minute at most", "says which tab asks for a page")
+
+
+def _storage_entries(scheme: Scheme) -> Iterator[Item]:
+    """Yield what the module keeps in the browser beside the values themselves."""
+    prefix = f"fs:{scheme.namespace}:"
+    both = f"{_PLACES['local']}, {_PLACES['tab']}"
+    yield _entry(f"{prefix}_u", both, "until it is deleted", "whose values the browser holds")
+    yield _entry(f"{prefix}_t", _PLACES["tab"], "until the tab is closed", "tells this tab from others")
+
+
+def _entry(name: str, place: str, lifetime: str, about: str) -> Item:
+    return Item(name=name, place=place, purpose=NECESSARY, lifetime=lifetime, max_bytes=_ENTRY_BYTES, about=about)
 
 
 def _mirror_cookie(slot: Slot, prefix: str) -> Item:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 from datetime import timedelta
 
@@ -70,12 +71,12 @@ def test_json_has_every_fact() -> None:
     assert (listed["flags"]["place"], listed["flags"]["max_bytes"]) == ("store (server)", None)
 
 
-def own_cookies(*declared: type[State]) -> dict[str, Item]:
-    """Return the cookies of ours that an application with these classes lists, by what follows the namespace."""
+def own(*declared: type[State]) -> dict[str, Item]:
+    """Return what of ours an application with these classes lists, by what follows the namespace."""
     site = Site(declared=list(declared), config={"STATEFUL_NAMESPACE": "my.shop"})
     with site.app.app_context():
         items = site.state.inventory()
-    return {item.name.removeprefix("fs.my-shop."): item for item in items[len(declared) :]}
+    return {re.sub("^fs[.]my-shop[.]|^fs:my-shop", "", item.name): item for item in items[len(declared) :]}
 
 
 def test_our_own_cookies_come_last() -> None:
@@ -83,12 +84,12 @@ def test_our_own_cookies_come_last() -> None:
     names = [item["name"] for item in json.loads(run(site_with_state(), "--format", "json"))]
     assert names[:5] == ["cart", "consent", "flags", "prefs", "session"]
     assert names[5:]
-    assert all(name.startswith("fs.my-shop.") for name in names[5:])
-    assert list(own_cookies()) == ["session"]
+    assert all(name.startswith(("fs.my-shop.", "fs:my-shop:")) for name in names[5:])
+    assert list(own()) == ["session"]
 
 
-def test_only_cookies_that_are_needed_are_listed() -> None:
-    """Each of our own cookies is listed where a declared class needs it, and not otherwise."""
+def test_only_what_is_needed_is_listed() -> None:
+    """Each cookie and entry of our own is listed where a declared class needs it, and not otherwise."""
 
     class Theme(LocalState):
         name: t.Literal["light", "dark"] = "light"
@@ -102,10 +103,11 @@ def test_only_cookies_that_are_needed_are_listed() -> None:
     class Visits(AppState, purpose="analytics"):
         count: int = 0
 
-    assert set(own_cookies(Theme)) == {"session", "_u", "theme.name"}
-    assert set(own_cookies(Draft)) == {"session", "_u", "_b", "_q.<tab>", "_p"}
-    assert set(own_cookies(Wizard)) == {"session", "_u", "_b", "_q.<tab>", "_p", "_p.<tab>", "_t"}
-    assert set(own_cookies(Visits)) == {"session", "_c"}
+    browser = {"session", "_u", ":_u", ":_t"}
+    assert set(own(Theme)) == {*browser, "theme.name"}
+    assert set(own(Draft)) == {*browser, "_b", "_q.<tab>", "_p"}
+    assert set(own(Wizard)) == {*browser, "_b", "_q.<tab>", "_p", "_p.<tab>", "_t"}
+    assert set(own(Visits)) == {"session", "_c"}
 
 
 def test_a_mirror_cookie_is_kept_for_what_its_class_is_kept_for() -> None:
@@ -115,7 +117,7 @@ def test_a_mirror_cookie_is_kept_for_what_its_class_is_kept_for() -> None:
         colour: t.Literal["red", "blue"] = "red"
         size: t.Annotated[int, "in cm"] = field(0, ttl=timedelta(days=7))
 
-    listed = own_cookies(Taste)
+    listed = own(Taste)
     assert listed["taste.colour"] == Item(
         name="fs.my-shop.taste.colour",
         place="cookie",
@@ -138,7 +140,7 @@ def test_consent_is_kept_as_long_as_the_inventory_says() -> None:
     with site.app.test_request_context():
         site.state.consent.grant("analytics")
         response = site.app.process_response(site.app.make_response(""))
-    days = int(own_cookies(Visits)["_c"].lifetime.removesuffix(" days"))
+    days = int(own(Visits)["_c"].lifetime.removesuffix(" days"))
     assert f"Max-Age={days * 24 * 3600};" in response.headers["Set-Cookie"]
 
 
@@ -157,7 +159,7 @@ def test_the_table_is_aligned() -> None:
     """By default there are columns, one line for each piece."""
     heading, *lines = run(site_with_state()).splitlines()
     column = heading.index("purpose")
-    assert len(lines) == 4 + 1 + 6
+    assert len(lines) == 4 + 1 + 8
     assert {line[column:].split(" ")[0] for line in lines} == {"necessary", "preferences"}
 
 

@@ -52,8 +52,8 @@ class Item:
     #: What the class or the cookie is called. On https the browser sees cookies with ``__Host-`` in front, and the one
     #: that ends in ``_b`` with ``__Host-Http-``.
     name: str
-    #: ``"cookie"``, ``"localStorage"``, ``"sessionStorage"``, ``"session (server)"`` or ``"store (server)"``; where it is
-    #: in several, with commas between them.
+    #: ``"cookie"``, ``"localStorage"``, ``"sessionStorage"``, ``"session (server)"`` or ``"store (server)"``;
+    #: several have commas between them.
     place: str
     #: ``"necessary"``, ``"preferences"``, ``"analytics"`` or ``"marketing"``.
     purpose: str

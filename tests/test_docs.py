@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from flask_stateful.testing import FakeBrowser, FakeClock
+
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
@@ -120,13 +122,17 @@ def test_shown_tests_pass(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_readme_example_does_what_it_says(module: types.ModuleType) -> None:
-    """The README's app counts visits, keeps the count at login and forgets it at logout."""
+    """The README's app counts visits, makes its headline once, and knows a theme that was chosen in the browser."""
     run_page(PROJECT / "README.md", module)
-    client = module.app.test_client()
-    assert client.get("/").text == "Hello stranger, this is visit 1."
-    before = client.get_cookie("session").value
-    assert client.post("/login", data={"name": "Ada"}).text == "Hello Ada, this is visit 2."
-    assert client.get_cookie("session").value != before
-    assert client.get("/").text == "Hello Ada, this is visit 3."
-    assert client.post("/logout").text == "Bye."
-    assert client.get("/").text == "Hello stranger, this is visit 1."
+    browser = FakeBrowser(module.app)
+    with FakeClock() as clock, module.app.app_context():
+        tab = browser.open("/")
+        assert "color-scheme: light" in tab.text
+        assert "nothing was lost. This is visit 1." in tab.text
+        tab.local.prefs.theme = "dark"
+        assert "color-scheme: dark" in tab.get("/").text
+        assert "This is visit 2." in tab.text
+        assert module.state.cache.stats["misses"] == 1
+        clock.advance(61)
+        assert "This is visit 3." in tab.get("/").text
+        assert module.state.cache.stats["misses"] == 2

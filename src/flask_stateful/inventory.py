@@ -148,12 +148,12 @@ def _own(models: list[Model], wiring: Wiring) -> Iterator[Item]:
     yield _session_cookie(wiring)
     prefix = own_prefix(wiring.settings.namespace)
     if any(model.purpose != NECESSARY for model in models):
-        yield _cookie(prefix + COOKIE, _duration(DAYS * _DAY), "what the visitor has agreed to")
+        yield _cookie(prefix + COOKIE, _duration(DAYS * _DAY), "holds what the visitor has agreed to")
     scheme = wiring.browser_service().whole_scheme()
     for slot in scheme.parts[Part.MIRROR]:
         yield _mirror_cookie(slot, prefix)
     if scheme.slots:
-        yield _cookie(f"{prefix}_u", "until the user signs out", "whose values the browser holds")
+        yield _cookie(f"{prefix}_u", "until the user signs out", "says whose values the browser holds")
         yield from _storage_entries(scheme)
     if any(scheme.parts[part] for part in (Part.SHARED, Part.OWNED, Part.TAB)):
         yield from _replica_cookies(scheme)
@@ -175,7 +175,7 @@ def _storage_entries(scheme: Scheme) -> Iterator[Item]:
     """Yield what the module keeps in the browser beside the values themselves."""
     prefix = f"fs:{scheme.namespace}:"
     both = f"{_PLACES['local']}, {_PLACES['tab']}"
-    yield _entry(f"{prefix}_u", both, "until it is deleted", "whose values the browser holds")
+    yield _entry(f"{prefix}_u", both, "until it is deleted", "says whose values the browser holds")
     yield _entry(f"{prefix}_t", _PLACES["tab"], "until the tab is closed", "tells this tab from others")
 
 

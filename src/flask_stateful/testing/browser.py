@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import re
 import typing as t
+from urllib.parse import urlsplit
 
 from .. import clock
 from ..errors import ConfigError
-from .page import Json, Page
+from .entries import Json
+from .page import Page
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -36,7 +38,7 @@ class FakeBrowser:
     :param app: the application, which has a :class:`~flask_stateful.Stateful`.
     :param base_url: where it is; with ``https`` the cookies have the names that they have there.
     :param cookies: whether the browser takes cookies.
-    :param storage: whether it has web storage; without, values live as long as their page.
+    :param storage: whether it has web storage; without, values live as long as their page, and on the server.
     :param javascript: whether scripts run.
     """
 
@@ -52,13 +54,15 @@ class FakeBrowser:
         #: Flask's test client, which keeps the cookies.
         self.client: t.Final = app.test_client(use_cookies=cookies)
         self.base_url = base_url
+        self.host: t.Final = urlsplit(base_url).hostname or "localhost"
         self.has_cookies, self.has_storage, self.has_javascript = cookies, storage, javascript
+        #: Whether it is connected; a test may set it. Without, what is assigned stays pending.
+        self.is_online = True
         #: Seconds by which this browser's clock is wrong.
         self.clock_offset = 0.0
         #: What ``localStorage`` holds.
         self.storage: dict[str, str] = {}
-        config = t.cast("dict[str, t.Any]", app.config)
-        self._url: str = config.get("STATEFUL_URL_PREFIX") or "/_state"
+        self._declared: Json = None
 
     def tab(self) -> FakeTab:
         """Return a new tab, in which no page is open yet."""
@@ -71,12 +75,27 @@ class FakeBrowser:
         return tab
 
     def declarations(self) -> Json:
-        """Return what the client module is told of the application."""
-        module = self.client.get(f"{self._url}/client.js", base_url=self.base_url).text
-        found = _DECLARATIONS.search(module)
-        if found is None:
-            raise ConfigError("this application has no Stateful; write `state = Stateful(app)`")
-        return json.loads(found[1])
+        """Return what the client module is told of the application.
+
+        :raises ConfigError: if the application has no :class:`~flask_stateful.Stateful`.
+        """
+        config = t.cast("dict[str, t.Any]", self.client.application.config)
+        response = self.request("GET", f"{config.get('STATEFUL_URL_PREFIX') or '/_state'}/client.js")
+        if response is not None:
+            found = _DECLARATIONS.search(response.text)
+            if found is None:
+                raise ConfigError("this application has no Stateful; write `state = Stateful(app)`")
+            self._declared = json.loads(found[1])
+        return self._declared
+
+    def request(self, method: str, path: str, **options: t.Any) -> TestResponse | None:
+        """Ask the application; there is no answer while the browser is not connected.
+
+        :param options: as of Flask's test client.
+        """
+        if not self.is_online:
+            return None
+        return self.client.open(path, method=method, base_url=self.base_url, **options)
 
     def now(self) -> int:
         """Return the time in microseconds, as this browser has it."""
@@ -90,9 +109,9 @@ class FakeTab:
         self.browser: t.Final = browser
         #: What ``sessionStorage`` holds.
         self.storage: dict[str, str] = {}
-        #: The answer that the tab shows.
-        self.response: TestResponse | None = None
-        #: The page's declared state, once its script has run.
+        #: The answers that the tab has shown; the last one it shows now.
+        self.history: list[TestResponse] = []
+        #: The page's script, once it has run.
         self.page: Page | None = None
 
     @property
@@ -108,8 +127,16 @@ class FakeTab:
     @property
     def _script(self) -> Page:
         if self.page is None:
-            raise RuntimeError("no page with {{ stateful() }} is open in this tab; write tab.get('/')")
+            raise RuntimeError(
+                "no page with {{ stateful() }} is open in this tab, or the browser runs no scripts;"
+                " write tab.get('/'), and FakeBrowser(app) without javascript=False"
+            )
         return self.page
+
+    @property
+    def response(self) -> TestResponse | None:
+        """The answer that the tab shows."""
+        return self.history[-1] if self.history else None
 
     @property
     def text(self) -> str:
@@ -117,61 +144,95 @@ class FakeTab:
         return "" if self.response is None else self.response.text
 
     def get(self, path: str, **options: t.Any) -> TestResponse:
-        """Follow a link."""
+        """Follow a link.
+
+        :raises ConnectionError: if the browser is not connected.
+        """
         return self._navigate("GET", path, options)
 
     def post(self, path: str, **options: t.Any) -> TestResponse:
         """Send a form, and follow where the answer leads.
 
         :param options: as of Flask's test client, such as ``data``.
+        :raises ConnectionError: if the browser is not connected.
         """
         return self._navigate("POST", path, options)
 
     def fetch(self, path: str, method: str = "GET", **options: t.Any) -> TestResponse:
-        """Ask as the module's ``fetch()`` does; the page stays."""
+        """Ask as the module's ``fetch()`` does; the page stays.
+
+        :raises ConnectionError: if the browser is not connected.
+        """
         script = self._script
         headers = {"X-State": script.header(), "Sec-Fetch-Site": "same-origin", **options.pop("headers", {})}
-        response = self._request(method, path, {**options, "headers": headers})
+        response = self._ask(method, path, {**options, "headers": headers})
         script.answered(response.headers.get("X-State"))
         return response
 
     def flush(self) -> None:
-        """Send what is pending, as the module's ``flush()`` does."""
-        self._script.send()
+        """Send what is pending, as the module's ``flush()`` does.
 
-    def back(self, response: TestResponse) -> None:
-        """Show an earlier answer again, as a browser's history does without asking the server."""
+        :raises ConnectionError: if the server has not answered, or has not confirmed all of it.
+        """
+        written = self._script.unconfirmed()
+        answered = self._script.send()
+        left = [label for label in self._script.unconfirmed() if label in written]
+        if left or not answered:
+            raise ConnectionError(f"the server has not confirmed {', '.join(left) or 'that it has received anything'}")
+
+    def back(self) -> None:
+        """Show the page before as it was, as a browser's history does without asking the server.
+
+        :raises IndexError: if there is none.
+        """
+        if len(self.history) < 2:
+            raise IndexError("this tab has shown only one page; open another one before going back")
         self._leave()
-        self._show(response)
+        self.history.pop()
+        self._show()
 
     def duplicate(self) -> FakeTab:
         """Return a copy of this tab, which begins with all that its ``sessionStorage`` holds."""
         other = FakeTab(self.browser)
-        other.storage = dict(self.storage)
-        if self.response is not None:
-            other._show(self.response)
+        other.storage, other.history = dict(self.storage), list(self.history)
+        other._show()
         return other
 
+    def close(self) -> None:
+        """Close the tab: its ``sessionStorage`` is gone."""
+        leaving = self.page
+        self._leave()
+        if leaving is not None:
+            leaving.arrived()
+        self.storage, self.history = {}, []
+
     def _navigate(self, method: str, path: str, options: dict[str, t.Any]) -> TestResponse:
+        leaving = self.page
         self._leave()
         headers = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate", **options.pop("headers", {})}
-        response = self._request(method, path, {"follow_redirects": True, **options, "headers": headers})
-        self._show(response)
+        response = self._ask(method, path, {"follow_redirects": True, **options, "headers": headers})
+        if leaving is not None:
+            leaving.arrived()
+        self.history.append(response)
+        self._show()
         return response
 
-    def _request(self, method: str, path: str, options: dict[str, t.Any]) -> TestResponse:
-        return self.browser.client.open(path, method=method, base_url=self.browser.base_url, **options)
+    def _ask(self, method: str, path: str, options: dict[str, t.Any]) -> TestResponse:
+        response = self.browser.request(method, path, **options)
+        if response is None:
+            raise ConnectionError("this browser is not connected; set browser.is_online = True")
+        return response
 
     def _leave(self) -> None:
         if self.page is not None:
             self.page.leave()
             self.page = None
 
-    def _show(self, response: TestResponse) -> None:
-        self.response = response
-        is_page = response.mimetype == "text/html" and "/client.js" in response.text
+    def _show(self) -> None:
+        response = self.response
+        is_page = response is not None and response.mimetype == "text/html" and "/client.js" in response.text
         if self.browser.has_javascript and is_page:
-            island = _ISLAND.search(response.text)
+            island = _ISLAND.search(self.text)
             self.page = Page(self, island and island[1])
 
 
@@ -191,14 +252,16 @@ class _Model:
     def __init__(self, page: Page, scope: str, model: str) -> None:
         object.__setattr__(self, "_page", page)
         object.__setattr__(self, "_where", (scope, model))
-        if not any(label.startswith(f"{model}.") and field.scope == scope for label, field in page.fields.items()):
-            raise AttributeError(f"the page knows no {scope}.{model}")
+        known = sorted({label.partition(".")[0] for label, field in page.fields.items() if field.scope == scope})
+        if model not in known:
+            raise AttributeError(f"the page knows no {scope}.{model}, only {', '.join(known)}")
 
     def _label(self, name: str) -> str:
         scope, model = self._where
         label = f"{model}.{name}"
         if label not in self._page.fields:
-            raise AttributeError(f"the page knows no {scope}.{label}")
+            known = [field.label for field in self._page.fields.values() if field.scope == scope]
+            raise AttributeError(f"the page knows no {scope}.{label}, only {', '.join(known)}")
         return label
 
     def __getattr__(self, name: str) -> Json:

@@ -10,141 +10,68 @@ import msgspec
 
 from ..browser import registers
 from ..browser.registers import Entry, Register
-from ..browser.wire import OUTBOX_BYTES, from_base64url, to_base64url
+from ..browser.wire import BODY_BYTES, HEADER_BYTES, OUTBOX_BYTES, from_base64url
+from .entries import Entries, Field, Json, encode
 
 if t.TYPE_CHECKING:
     from .browser import FakeTab
 
-Json: t.TypeAlias = t.Any
+#: What a message's own parts take besides its values.
+_FRAME: t.Final = 64
 
 
-class Field(t.NamedTuple):
-    """A field as the page's script knows it."""
+class Page(Entries):
+    """The script of a page that is open.
 
-    scope: str
-    name: str
-    options: dict[str, Json]
-    is_shared: bool
-    purpose: str
-
-
-class Page:
-    """The script of a page that is open: ``client.js``, without what only a real browser has."""
+    :param island: what the page itself says of the state, as JSON.
+    """
 
     def __init__(self, tab: FakeTab, island: str | None) -> None:
-        self._tab = tab
-        self._browser = tab.browser
-        self._declared = tab.browser.declarations()
-        prefix = "__Host-" if self._declared["secure"] else ""
-        self._cookie_prefix = f"{prefix}fs.{self._declared['ns']}."
-        self.fields = dict(self._read_fields())
-        kept = self._browser.has_storage
-        self._areas: dict[str, dict[str, str]] = {
-            "local": self._browser.storage if kept else {},
-            "tab": tab.storage if kept else {},
-        }
-        self._memory: dict[str, str] = {}
-        self._granted = {"necessary"}
-        #: Pushed values that the server has answered without confirming them.
-        self._refused: dict[str, int] = {}
+        super().__init__(tab)
+        #: The values that the server has answered without confirming them, by their write numbers.
+        self._answered: dict[str, int] = {}
         self._pulls = False
-        self._start(None if island is None else json.loads(island))
-
-    def _read_fields(self) -> t.Iterator[tuple[str, Field]]:
-        for scope in ("local", "tab"):
-            for model, declared in self._declared[scope].items():
-                version = "" if declared["v"] == 1 else f"~{declared['v']}"
-                for key, options in declared["f"].items():
-                    label = f"{model}.{key}"
-                    yield label, Field(scope, label + version, options, bool(declared["s"]), declared["p"])
-
-    def _start(self, island: Json) -> None:
-        self._claim_tab(island)
-        self._meet_cookies()
-        if island is not None:
-            self._apply(island)
-        self._ask_for_waiting()
+        #: The revisions that waited when everything was asked for: it has all come.
+        self._asked: dict[str, str | None] = {}
+        self._owner = ""
+        message = None if island is None else json.loads(island)
+        self._claim_tab(message)
+        self._look()
+        for field in self._outdated:
+            self._offer(field, self._read(field))
+        if message is not None:
+            self._apply(message)
         self.send()
 
-    # What JavaScript reads and writes
-
-    def value(self, label: str) -> Json:
-        """Return a field's value."""
-        entry = self._read(self.fields[label])
-        return self.fields[label].options.get("d") if entry.value is None else json.loads(entry.value)
+    # What JavaScript does
 
     def assign(self, label: str, value: Json) -> None:
-        """Assign a field as JavaScript does."""
+        """Assign a field as JavaScript does.
+
+        :raises TypeError: if the field is sealed, or JSON cannot hold the value.
+        :raises ValueError: if the value is too large.
+        """
         field = self.fields[label]
         if field.options.get("x"):
             raise TypeError(f"{label} is sealed: only Python can write it")
-        self._commit(field, msgspec.json.encode(value))
+        try:
+            text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
+        except ValueError:
+            raise TypeError(f"{label}: JSON cannot hold this") from None
+        if len(text) > field.room:
+            raise ValueError(f"{label}: {len(text):,} octets, {field.room:,} at most")
+        self._commit(field, text)
 
     def reset(self, label: str) -> None:
         """Delete a field as JavaScript does."""
         self._commit(self.fields[label], None)
 
     def _commit(self, field: Field, value: bytes | None) -> None:
-        self._write(field, registers.assign(self._read(field), value, self._browser.now()), field.options.get("s"))
-        if field.options.get("m") and self._is_granted(field):
+        entry = registers.assign(self._read(field), value, self._browser.now())
+        self._write(field, entry, field.options.get("s"))
+        if field.is_mirrored and self._is_granted(field):
             self._mirror(field)
         self._send_outbox()
-
-    # Entries
-
-    def _read(self, field: Field) -> Entry:
-        try:
-            item = json.loads(self._area(field)[self._item(field.name)])
-            *value, revision, write = item["w"]
-            entry = Entry(msgspec.json.encode(value[0]) if value else None, revision, write, bool(item["d"]))
-        except (KeyError, ValueError, TypeError):
-            return Entry()
-        return entry._replace(value=None) if item.get("e", float("inf")) <= self._browser.now() / 1000 else entry
-
-    def _write(self, field: Field, entry: Entry, seconds: float | None = None) -> None:
-        value = [] if entry.value is None else [json.loads(entry.value)]
-        item: dict[str, Json] = {"w": [*value, entry.revision, entry.write], "d": int(entry.pending)}
-        if seconds is not None:
-            item["e"] = self._browser.now() / 1000 + seconds * 1000
-        self._area(field)[self._item(field.name)] = json.dumps(item)
-
-    def _area(self, field: Field) -> dict[str, str]:
-        """Return where a field is kept: for want of consent, in the page's memory."""
-        return self._areas[field.scope] if self._is_granted(field) else self._memory
-
-    def _item(self, name: str) -> str:
-        return f"fs:{self._declared['ns']}:{name}"
-
-    def _pending(self) -> list[Field]:
-        return [field for field in self.fields.values() if self._is_granted(field) and self._read(field).pending]
-
-    # Cookies
-
-    def _cookie(self, name: str) -> str | None:
-        if not self._browser.has_cookies:
-            return None
-        found = self._browser.client.get_cookie(self._cookie_prefix + name)
-        return None if found is None else found.value
-
-    def _set_cookie(self, name: str, value: str | None) -> None:
-        if not self._browser.has_cookies:
-            return
-        if value is None:
-            self._browser.client.delete_cookie(self._cookie_prefix + name)
-        else:
-            secure = bool(self._declared["secure"])
-            self._browser.client.set_cookie(self._cookie_prefix + name, value, secure=secure)
-
-    def _mirror(self, field: Field) -> None:
-        entry = self._read(field)
-        value = [] if entry.value is None else [json.loads(entry.value)]
-        self._set_cookie(field.name, _encode([*value, entry.revision, entry.write]))
-
-    def _send_outbox(self) -> None:
-        name = f"_q.{self.id}"
-        room = (OUTBOX_BYTES - len(self._cookie_prefix) - len(name)) * 3 // 4
-        push = self._push([field for field in self._pending() if not field.options.get("m")], room)
-        self._set_cookie(name, _encode(push) if push.get("p") else None)
 
     def leave(self) -> None:
         """Do what a page does before the next one is asked for."""
@@ -153,162 +80,172 @@ class Page:
         self._send_outbox()
         self._areas["tab"][self._item("_t")] = f"{self.id}-"
 
+    def arrived(self) -> None:
+        """Take back what only said which tab asks for a page."""
+        if self._cookie("_t") == self.id:
+            self._set_cookie("_t", None)
+
+    # This tab, its visitor, and what they allow
+
     def _claim_tab(self, island: Json) -> None:
         """Take the id that the page before has left; a copied tab finds one that is in use."""
         kept = self._areas["tab"].get(self._item("_t"), "")
-        if kept.endswith("-"):
-            self.id = kept[:-1]
-        else:
+        self._is_new = not kept.endswith("-")
+        if self._is_new:
             self.id = island["t"] if island and island.get("new") else secrets.token_hex(4)
-            self._offer_copies()
+            for field in self._replica("tab"):
+                entry = self._read(field)
+                if entry.value is not None:
+                    self._write(field, Entry(entry.value, 0, entry.write, pending=True))
+        else:
+            self.id = kept[:-1]
         self._areas["tab"][self._item("_t")] = self.id
 
-    def _offer_copies(self) -> None:
-        for field in self.fields.values():
-            entry = self._read(field)
-            if field.scope == "tab" and entry.value is not None:
-                self._write(field, Entry(entry.value, 0, entry.write, pending=True))
-
-    def _meet_cookies(self) -> None:
+    def _look(self) -> None:
+        """Heed the cookies, which an answer or another tab may have set."""
         self._meet_owner(self._cookie("_u") or "")
         self._granted = {"necessary", *(self._cookie("_c") or "").split(".")}
-        for field in self.fields.values():
+        for field in [*self.fields.values(), *self._outdated]:
             if not self._is_granted(field):
                 self._areas[field.scope].pop(self._item(field.name), None)
-            elif field.options.get("m"):
+                self._set_cookie(field.name, None)
+            elif field.is_mirrored:
                 self._meet_mirror(field)
 
     def _meet_owner(self, tag: str) -> None:
+        """Drop what belonged to somebody else, and ask for what belongs to whoever is there now."""
         self._owner = tag
         for scope, area in self._areas.items():
-            before = area.get(self._item("_u"), "")
-            area[self._item("_u")] = tag
-            if before and before != tag:
-                for field in self.fields.values():
+            before = area.get(self._item("_u"))
+            if before == tag:
+                continue
+            if before:
+                for field in [*self.fields.values(), *self._outdated]:
                     if field.scope == scope and not field.is_shared:
-                        area.pop(self._item(field.name), None)
+                        self._drop(field)
+            area[self._item("_u")] = tag
+            if before or scope == "local" or not self._is_new:
+                self._pulls |= bool(self._replica(scope))
 
-    def _meet_mirror(self, field: Field) -> None:
-        entry, cookie = self._read(field), self._cookie(field.name)
-        parts = None if cookie is None else json.loads(from_base64url(cookie) or b"null")
-        if parts is not None:
-            *value, revision, write = parts
-            register = Register(msgspec.json.encode(value[0]) if value else None, revision, write)
-            if entry[1:3] == register[1:]:
-                return
-            taken = registers.take(entry, register, mirrored=True)
-            if taken != entry:
-                self._write(field, taken)
-                return
-        if self._read(field) != Entry():
-            self._mirror(field)
-
-    def _is_granted(self, field: Field) -> bool:
-        return field.purpose in self._granted
-
-    # Messages
+    # Messages to the server
 
     def _push(self, fields: t.Iterable[Field], room: int) -> dict[str, Json]:
-        push: dict[str, Json] = {"t": self.id, "u": self._owner}
-        if not self._browser.has_storage:
-            push["q"] = 1
-        for field in fields:
+        """Return a message with as many fields as there is room for, the newest first."""
+        push: dict[str, Json] = {"t": self.id, "u": self._owner, "q": int(not self._browser.has_storage), "p": {}}
+        room -= _FRAME
+        for field in sorted(fields, key=lambda field: -self._read(field).write):
             entry = self._read(field)
             value = [] if entry.value is None else [json.loads(entry.value)]
-            longer = {**push, "p": {**push.get("p", {}), field.name: [*value, entry.revision, entry.write]}}
-            if len(json.dumps(longer)) <= room:
-                push = longer
+            parts = [*value, entry.revision, entry.write]
+            octets = len(msgspec.json.encode([field.name, parts]))
+            if octets <= room:
+                room -= octets
+                push["p"][field.name] = parts
         return push
 
     def header(self) -> str:
         """Return what goes along with a fetch."""
-        return _encode(self._push(self._pending(), 2000))
+        return encode(self._push(self._unsent(), HEADER_BYTES * 3 // 4))
 
     def answered(self, header: str | None) -> None:
         """Take what came with the answer to a fetch."""
-        self._meet_cookies()
+        self._look()
         if header:
             self._apply(json.loads(from_base64url(header) or b"{}"))
         self.send()
 
-    def send(self) -> None:
-        """Send what is pending, until the server has answered for all of it."""
-        while self._pulls or self._unsent():
-            unsent = self._unsent()
-            push = self._push(unsent, 60_000)
-            if self._pulls:
+    def unconfirmed(self) -> list[str]:
+        """Return the fields whose values the server has not confirmed."""
+        return [field.label for field in self._pending()]
+
+    def send(self) -> bool:
+        """Send what is pending, until the server has answered for all of it.
+
+        :return: whether it has.
+        """
+        while (is_pull := self._is_pulling()) or self._unsent():
+            push = self._push(self._unsent(), BODY_BYTES)
+            if is_pull:
                 push["g"] = 1
-            asked = [self._cookie(name) for name in self._waiting().values()] if self._pulls else []
-            self._pulls = False
+            waiting = {name: self._cookie(name) for name in self._waiting().values()}
             answer = self._post(push)
             if answer is None:
-                return
-            self._refused |= {name: parts[-1] for name, parts in push.get("p", {}).items()}
-            self._meet_cookies()
-            self._apply(answer, asked)
+                return False
+            if is_pull:
+                self._asked, self._pulls = waiting, False
+            self._answered |= {name: parts[-1] for name, parts in push["p"].items()}
+            for field in [field for field in self._outdated if field.name in push["p"]]:
+                self._drop(field)
+            self._apply(answer)
+            self._look()
         self._send_outbox()
+        return True
 
     def _unsent(self) -> list[Field]:
-        return [field for field in self._pending() if self._refused.get(field.name) != self._read(field).write]
+        return [field for field in self._pending() if self._answered.get(field.name) != self._read(field).write]
+
+    def _send_outbox(self) -> None:
+        """Leave what is pending in a cookie, so that whatever asks next carries it."""
+        name = f"_q.{self.id}"
+        room = (OUTBOX_BYTES - len(self._cookie_prefix) - len(name)) * 3 // 4
+        push = self._push([field for field in self._unsent() if not field.is_mirrored], room)
+        self._set_cookie(name, encode(push) if push["p"] else None)
 
     def _post(self, push: Json) -> Json:
-        headers = {"X-State": _encode({"t": self.id}), "Sec-Fetch-Site": "same-origin"}
-        url, base_url = self._declared["url"], self._browser.base_url
-        response = self._browser.client.post(url, json=push, headers=headers, base_url=base_url)
-        return response.json if response.status_code == 200 else None
+        headers = {"X-State": encode({"t": self.id}), "Sec-Fetch-Site": "same-origin"}
+        response = self._browser.request("POST", self._declared["url"], json=push, headers=headers)
+        return response.json if response is not None and response.status_code == 200 else None
 
-    def _apply(self, patch: Json, asked: t.Sequence[str | None] = ()) -> None:
-        """Take from a patch what its counters allow; what is for another tab is not for this one.
+    # Messages from the server
 
-        :param asked: what waited when the patch was asked for: it holds all of that.
-        """
+    def _apply(self, patch: Json) -> None:
+        """Take from a patch what its counters allow; what is for another tab or user is not for this one."""
         if patch.get("u", "") != self._owner:
             return
-        mine = {
-            field.name: field for field in self.fields.values() if field.scope == "local" or patch.get("t") == self.id
-        }
-        for name, (revision, write) in patch.get("a", {}).items():
-            if name in mine:
-                self._write(mine[name], registers.acknowledge(self._read(mine[name]), revision, write))
-        highest = {"local": 0, "tab": 0}
-        for name, parts in patch.get("p", {}).items():
-            if name in mine:
-                revision = self._take(mine[name], parts)
-                highest[mine[name].scope] = max(highest[mine[name].scope], revision)
-        self._compare(patch.get("h"), mine)
+        every = self.fields.values()
+        mine = {field.name: field for field in every if field.scope == "local" or patch.get("t") == self.id}
+        for name in mine.keys() & patch.get("p", {}).keys():
+            self._take(mine[name], patch["p"][name])
+        for name in mine.keys() & patch.get("a", {}).keys():
+            self._write(mine[name], registers.acknowledge(self._read(mine[name]), *patch["a"][name]))
+        if "h" in patch:
+            for name, field in mine.items():
+                if not field.is_mirrored:
+                    self._compare(field, patch["h"].get(name))
         self._pulls |= bool(patch.get("x"))
-        self._clear_waiting(highest, asked)
 
-    def _take(self, field: Field, parts: list[Json]) -> int:
-        value, (revision, write, *rest) = (None, parts) if len(parts) == 2 else (parts[0], parts[1:])
-        register = Register(None if len(parts) == 2 else msgspec.json.encode(value), revision, write)
-        taken = registers.take(self._read(field), register)
-        self._write(field, taken, rest[0] if rest else field.options.get("s"))
-        return int(revision)
+    def _take(self, field: Field, parts: list[Json]) -> None:
+        value, (revision, write, *left) = ([], parts) if len(parts) == 2 else (parts[:1], parts[1:])
+        register = Register(msgspec.json.encode(value[0]) if value else None, revision, write)
+        before = self._read(field)
+        taken = registers.take(before, register)
+        if taken != before:
+            self._write(field, taken, left[0] if left else field.options.get("s"))
 
-    def _compare(self, held: Json, mine: dict[str, Field]) -> None:
-        if held is None:
-            return
-        for name, field in mine.items():
-            if not field.options.get("m"):
-                before = self._read(field)
-                after = registers.compare(before, held.get(name))
-                if after != before:
-                    self._refused.pop(name, None)
-                    self._write(field, after)
+    def _compare(self, field: Field, held: int | None) -> None:
+        entry = self._read(field)
+        if registers.compare(entry, held) != entry:
+            self._offer(field, entry)
+        elif not entry.pending and (held or 0) > entry.revision:
+            self._pulls = True
+
+    def _offer(self, field: Field, entry: Entry) -> None:
+        self._answered.pop(field.name, None)
+        self._write(field, entry._replace(pending=True))
 
     def _waiting(self) -> dict[str, str]:
         return {"local": "_p", "tab": f"_p.{self.id}"}
 
-    def _clear_waiting(self, highest: dict[str, int], asked: t.Sequence[str | None]) -> None:
-        for scope, name in self._waiting().items():
-            revision = self._cookie(name)
-            if revision is not None and (int(revision) <= highest[scope] or revision in asked):
-                self._set_cookie(name, None)
+    def _is_pulling(self) -> bool:
+        return any(self._is_awaited(scope, name) for scope, name in self._waiting().items()) or self._pulls
 
-    def _ask_for_waiting(self) -> None:
-        self._pulls |= any(self._cookie(name) is not None for name in self._waiting().values())
-
-
-def _encode(message: Json) -> str:
-    return to_base64url(msgspec.json.encode(message))
+    def _is_awaited(self, scope: str, name: str) -> bool:
+        """Tell whether something waits for this browser or tab; what has arrived is crossed out."""
+        revision = self._cookie(name)
+        if revision is None:
+            return False
+        here = max((self._read(field).revision for field in self._replica(scope)), default=0)
+        if revision == self._asked.get(name) or int(revision) <= here:
+            self._set_cookie(name, None)
+            return False
+        return True

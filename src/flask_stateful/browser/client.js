@@ -235,13 +235,16 @@ function acknowledge(field, [r, n]) {
 }
 
 // The server says which revision it holds: where it has lost one it is offered it again, where it has a later one it is
-// asked for it.
+// asked for it. Each write once in a page: without cookies the server never knows who we are, and loses it each time.
 function compare(field, held) {
   const { w, d } = read(field);
   if (d) return;
   if (held > revisionOf(field)) pulls++;
-  if ((held ?? 0) < revisionOf(field) && (w.length > 2 || held !== undefined)) offer(field);
+  const isLost = (held ?? 0) < revisionOf(field) && (w.length > 2 || held !== undefined);
+  if (isLost && !offered.has(stamp(field))) offered.add(stamp(field)) && offer(field);
 }
+
+const offered = new Set();
 
 // It is pending again.
 function offer(field) {
@@ -552,6 +555,8 @@ function start() {
   claimTab(island);
   SCOPES.forEach(findOld);
   look();
+  // It has said which tab asks for this page; the next page may be another tab's.
+  if (jar.get("_t") === tabId) setCookie("_t", "", 0);
   if (island) attempt(() => apply(island));
   showIn(document);
   // Older browsers keep pages that listen to this out of the back-forward cache.

@@ -30,6 +30,8 @@ class Page(Entries):
         super().__init__(tab)
         #: The values that the server has answered without confirming them, by their write numbers.
         self._answered: dict[str, int] = {}
+        #: Values that were offered again, with their write numbers.
+        self._offered: set[tuple[str, int]] = set()
         self._pulls = False
         #: The revisions that waited when everything was asked for: it has all come.
         self._asked: dict[str, str | None] = {}
@@ -225,7 +227,10 @@ class Page(Entries):
     def _compare(self, field: Field, held: int | None) -> None:
         entry = self._read(field)
         if registers.compare(entry, held) != entry:
-            self._offer(field, entry)
+            # Without cookies the server never knows who we are, and has lost everything each time.
+            if (field.name, entry.write) not in self._offered:
+                self._offered.add((field.name, entry.write))
+                self._offer(field, entry)
         elif not entry.pending and (held or 0) > entry.revision:
             self._pulls = True
 

@@ -61,8 +61,6 @@ class Tab:
 
     def open(self, path: str = "/") -> None:
         if self._page.url == "about:blank":
-            # Nobody opens a tab within the five seconds in which this cookie says which one asks.
-            self._page.context.clear_cookies(name="fs.site._t")
             self._page.goto(path)
         else:
             with self._page.expect_navigation():

@@ -27,7 +27,7 @@ WRONG_CLOCK = "{ const now = Date.now; Date.now = () => now() + %d; }"
 class Site(Shop):
     """gunicorn, serving the scenarios' application; each start may serve another one."""
 
-    arguments_of_app: dict[str, t.Any] = {}  # noqa: RUF012 - replaced, never changed
+    arguments_of_app: dict[str, t.Any] = {}
 
     def arguments(self) -> list[str]:
         given = {"database": str(self.folder / "state.sqlite3"), **self.arguments_of_app}

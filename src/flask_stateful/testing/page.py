@@ -58,7 +58,7 @@ class Page(Entries):
             raise TypeError(f"{label} is sealed: only Python can write it")
         try:
             text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
-        except ValueError:
+        except (ValueError, TypeError):
             raise TypeError(f"{label}: JSON cannot hold this") from None
         if len(text) > field.room:
             raise ValueError(f"{label}: {len(text):,} octets, {field.room:,} at most")

@@ -45,13 +45,14 @@ class Tab:
     """A tab, and what a scenario asks of it."""
 
     def __init__(self, page: Page, *, javascript: bool) -> None:
-        self._page = page
+        #: Playwright's page.
+        self.page = page
         self._javascript = javascript
 
     def _run(self, body: str, *values: t.Any) -> t.Any:
         names = "'use strict'; const {local, tab, flush, fetch} = module;"
         script = f"values => import('/_state/client.js').then(async module => {{ {names} {body} }})"
-        return self._page.evaluate(script, list(values))
+        return self.page.evaluate(script, list(values))
 
     def _started(self) -> None:
         """Wait until the page's script has done all that it has to do by itself."""
@@ -60,18 +61,18 @@ class Tab:
                 self._run("await flush()")
 
     def open(self, path: str = "/") -> None:
-        if self._page.url == "about:blank":
-            self._page.goto(path)
+        if self.page.url == "about:blank":
+            self.page.goto(path)
         else:
-            with self._page.expect_navigation():
-                self._page.click(f"a[href='{path}']")
+            with self.page.expect_navigation():
+                self.page.click(f"a[href='{path}']")
         self._started()
 
     def submit(self, path: str, **fields: str) -> None:
-        form = self._page.locator(f"form[action='{path}']")
+        form = self.page.locator(f"form[action='{path}']")
         for name, value in fields.items():
             form.locator(f"[name={name}]").fill(value)
-        with self._page.expect_navigation():
+        with self.page.expect_navigation():
             form.get_by_role("button").click()
         self._started()
 
@@ -80,7 +81,7 @@ class Tab:
         return t.cast("dict[str, t.Any]", found)
 
     def ask(self, values: dict[str, t.Any]) -> None:
-        self._page.evaluate(f"async values => {{ await window.fetch('/fetched', {JSON_POST}) }}", [values])
+        self.page.evaluate(f"async values => {{ await window.fetch('/fetched', {JSON_POST}) }}", [values])
 
     def get(self, name: str) -> t.Any:
         return self._run(f"return {name}")
@@ -98,35 +99,35 @@ class Tab:
         return bool(self._run("return flush().then(() => false, () => true)"))
 
     def reload(self) -> None:
-        self._page.reload()
+        self.page.reload()
         self._started()
 
     def back(self) -> None:
-        with self._page.expect_navigation():
-            self._page.evaluate("history.back()")
+        with self.page.expect_navigation():
+            self.page.evaluate("history.back()")
         self._started()
 
     def duplicate(self) -> Tab:
-        with self._page.expect_popup() as popup:
-            self._page.evaluate("window.open(location.href); 0")
+        with self.page.expect_popup() as popup:
+            self.page.evaluate("window.open(location.href); 0")
         popup.value.wait_for_load_state()
         copy = Tab(popup.value, javascript=self._javascript)
         copy._started()
         return copy
 
     def close(self) -> None:
-        self._page.close()
+        self.page.close()
 
     def seen(self) -> dict[str, t.Any]:
-        return t.cast("dict[str, t.Any]", json.loads(self._page.inner_text("#seen")))
+        return t.cast("dict[str, t.Any]", json.loads(self.page.inner_text("#seen")))
 
     def stored(self, name: str) -> str:
         area, key = _item(name)
-        return t.cast("str", self._page.evaluate(f"{area}.getItem('{key}') ?? ''"))
+        return t.cast("str", self.page.evaluate(f"{area}.getItem('{key}') ?? ''"))
 
     def plant(self, name: str, item: str) -> None:
         area, key = _item(name)
-        self._page.evaluate(f"item => {area}.setItem('{key}', item)", item)
+        self.page.evaluate(f"item => {area}.setItem('{key}', item)", item)
 
 
 JSON_POST = '{method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(values[0])}'
@@ -172,9 +173,16 @@ class World:
         self.complaints: list[str] = []
         self._served: dict[str, t.Any] = {}
 
-    def browser(self, **options: t.Unpack[driver.Options]) -> Browser:
+    @property
+    def log(self) -> str:
+        """What the server has said."""
+        return self._site.log
+
+    def browser(self, *, csp: bool = True, **options: t.Unpack[driver.Options]) -> Browser:
         javascript = options.get("javascript", True)
-        context = self._chromium.new_context(base_url=self._site.url, java_script_enabled=javascript)
+        context = self._chromium.new_context(
+            base_url=self._site.url, java_script_enabled=javascript, bypass_csp=not csp
+        )
         context.set_default_timeout(PATIENCE * 1000)
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
         context.on("console", lambda message: self._note(message.text))

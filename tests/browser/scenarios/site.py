@@ -39,6 +39,20 @@ PAGE = """<!doctype html><html><head><title>site</title>{{ stateful() }}</head><
 """
 
 
+#: Keeps the first page as it is when it is installed, and shows that from then on.
+WORKER = """
+addEventListener("install", event => {
+    event.waitUntil(caches.open("pages").then(kept => kept.add("/")).then(() => skipWaiting()));
+});
+addEventListener("activate", event => event.waitUntil(clients.claim()));
+addEventListener("fetch", event => {
+    if (event.request.mode === "navigate" && new URL(event.request.url).pathname === "/") {
+        event.respondWith(caches.match("/"));
+    }
+});
+"""
+
+
 def union(server: list[str], browser: list[str]) -> list[str]:
     """Return what either has."""
     return sorted({*server, *browser})
@@ -79,6 +93,7 @@ def declare(version: int) -> dict[str, State]:
         """What is sealed in a cookie."""
 
         seen: int = 0
+        text: str = ""
 
     class Basket(SessionState):
         """What the server keeps."""
@@ -117,7 +132,16 @@ def declare_note(version: int) -> type[State]:
 #: What every page shows, besides the note.
 NAMES = (
     *("prefs.theme", "prefs.draft", "prefs.tags", "prefs.title", "prefs.soon", "prefs.coupon", "prefs.bonus"),
-    *("look.layout", "wizard.step", "wizard.answers", "visits.count", "visits.pages", "notice.seen", "basket.items"),
+    *(
+        "look.layout",
+        "wizard.step",
+        "wizard.answers",
+        "visits.count",
+        "visits.pages",
+        "notice.seen",
+        "notice.text",
+        "basket.items",
+    ),
 )
 
 
@@ -151,6 +175,10 @@ def create_app(database: str, *, version: int = 1, secrets: t.Sequence[str] = ("
     @app.get("/blind")
     def blind() -> str:
         return render_template_string(PAGE, seen="null", paths=PATHS, forms=FORMS)
+
+    @app.get("/worker.js")
+    def worker() -> ResponseReturnValue:
+        return WORKER, {"Content-Type": "text/javascript"}
 
     @app.post("/fetched")
     def fetched() -> Response:

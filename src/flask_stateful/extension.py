@@ -74,7 +74,8 @@ class Stateful:
         """
         if EXTENSION in app.extensions:
             raise ConfigError("this application already has a Stateful; call init_app(app) once for each application")
-        wiring = Wiring(app, self._store, lambda: self.user_id, Registry(self._declared))
+        declared, asks = Registry(self._declared), self._user_id is not None
+        wiring = Wiring(app, self._store, lambda: self.user_id, declared, asks_for_user=asks)
         app.extensions[EXTENSION] = wiring.attach()
         app.cli.add_command(state_group)
         bind_flask_login(app, self.sessions)

@@ -83,6 +83,11 @@ class Keyring:
         """Return the key with an id, or ``None`` where the keyring has none such."""
         return self._keys.get(key_id)
 
+    @property
+    def keys(self) -> t.Collection[Key]:
+        """All keys."""
+        return self._keys.values()
+
     def seal_for(self, purpose: str, *, name: str = "", owner: str = "", secret: bytes = b"") -> Seal:
         """Return the seal for one place; what it seals opens in no other.
 

@@ -55,5 +55,6 @@ store_down = _signals.signal("store-down")
 #: A store that was down answers again. Sent with ``store``.
 store_up = _signals.signal("store-up")
 
-#: A user was bound to the request's session, or unbound. Sent without anything: ask ``state.user_id``.
+#: A user was bound to the request's session, or unbound: ask ``state.user_id``. Sent with ``left``: whether another
+#: one was bound to it before.
 user_changed = _signals.signal("user-changed")

@@ -136,6 +136,14 @@ class TrackedItems:
         if key in self.values:
             self.delete(key)
 
+    def discard(self, key: str) -> None:
+        """Let a key be as if it had neither been stored nor looked at."""
+        self.stored = {name: raw for name, raw in self.stored.items() if name != key}
+        for known in (self.values, self._encoded, self._seen, self.defaults):
+            known.pop(key, None)
+        for noted in (self.deleted, self._assigned, self._viewed):
+            noted.discard(key)
+
     def assigned_values(self) -> dict[str, t.Any]:
         """Return what was assigned, whether or not it differs from what is stored."""
         self.adopt_defaults()

@@ -55,14 +55,19 @@ DECLARED = (Prefs, Look, Wizard)
 
 
 def make_app(
-    *declared: type[State], store: Store | None = None, name: str = "shop", secret: str = "x" * 32, **config: t.Any
+    *declared: type[State],
+    store: Store | None = None,
+    name: str = "shop",
+    secret: str = "x" * 32,
+    user_id: t.Callable[[], object] | None = None,
+    **config: t.Any,
 ) -> Flask:
     """Return an application with a few pages."""
     app = Flask(name)
     app.config.update(SECRET_KEY=secret, TESTING=True, **config)
     # A dict, so that a test can look at what was called while a cache has a store of its own.
     stores = {"default": store or MemoryStore(), "cache": MemoryStore(), "sessions": MemoryStore()}
-    app.state = Stateful(app, store=stores, declared=declared or DECLARED)  # type: ignore[attr-defined]
+    app.state = Stateful(app, store=stores, declared=declared or DECLARED, user_id=user_id)  # type: ignore[attr-defined]
 
     @app.get("/plain")
     def plain() -> str:

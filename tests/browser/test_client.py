@@ -867,6 +867,20 @@ def test_another_users_entries_are_dropped(page: Page, app: App, visitor: Browse
     assert value(other, "tab.wizard.step") == 1
 
 
+def test_entries_of_an_owner_who_was_never_told_are_dropped_once(page: Page, app: App) -> None:
+    """A tag that begins with a tilde says so; what is written after it stays, also when it is followed by a user's."""
+    run(page, "local.prefs.draft = 'a secret of Ada'; local.look.mode = 'fancy'; await flush()")
+    app.registers.clear()
+    app.cookies = ["fs.app._u=~; Path=/"]
+    page.goto("/signed-out")
+    assert value(page, "[local.prefs.draft, local.look.mode]") == ["", "fancy"]
+    run(page, "local.prefs.draft = 'anonymous'; await flush()")
+    page.goto("/signed-out")
+    app.cookies = ["fs.app._u=grace000; Path=/"]
+    page.goto("/signed-in")
+    assert value(page, "local.prefs.draft") == "anonymous"
+
+
 def test_without_consent_nothing_is_kept(page: Page, app: App) -> None:
     """Without consent a value lives in the page: nothing in storage, no cookie, no push; with it, it is kept."""
     run(page, "local.stats.visits = 3; local.stats.source = 'ad'; local.prefs.size = 2; await flush()")

@@ -38,6 +38,7 @@ def fill(tab: Tab) -> None:
         ("Look", "layout", "wide"),
     ):
         tab.write(model, name, value)
+    tab.owner = tab.cookie("_u") or ""
 
 
 def held(tab: Tab) -> list[t.Any]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from .. import clock
 from ..cookies.header import HOST, HOST_HTTP, make_private, vary_by_cookie
 from ..errors import StoreError
-from .carriers import BROWSER, HEADER, NEW_TAB
+from .carriers import BROWSER, HEADER, NEW_TAB, OWNER
 from .replica import DAY, Held
 from .scheme import Part
 from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text, to_base64url
@@ -35,7 +35,8 @@ class Answer:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._https = visit.carriers.https
-        self._cookies: dict[str, str] = {}
+        #: What is set unless the request is discarded.
+        self.cookies: dict[str, str] = {}
         self._lasting: dict[str, str] = {}
         #: Whether the response is for this visitor alone.
         self.is_private = False
@@ -46,6 +47,11 @@ class Answer:
 
     # Cookies, kept until the response is ready
 
+    @property
+    def has_cookies(self) -> bool:
+        """Whether the browser is given any."""
+        return bool(self.cookies or self._lasting)
+
     def _cookie(self, name: str, value: str, max_age: int, *, http_only: bool = False) -> str:
         # RFC 6265bis, section 4.1.3. The one that scripts cannot read may not be written by them, either.
         prefix = (HOST_HTTP if http_only else HOST) if self._https else ""
@@ -54,7 +60,7 @@ class Answer:
 
     def mirror(self, name: str, value: str, *, ttl: float | None) -> None:
         """Set a mirror cookie."""
-        self._cookies[name] = self._cookie(name, value, _LONG if ttl is None else min(_LONG, max(1, round(ttl))))
+        self.cookies[name] = self._cookie(name, value, _LONG if ttl is None else min(_LONG, max(1, round(ttl))))
 
     def identify(self, value: str) -> None:
         """Give the browser its id. It is kept whatever happens: it says nothing of what was discarded."""
@@ -63,27 +69,27 @@ class Answer:
 
     def name_tab(self, tab: str) -> None:
         """Give the tab an id until its scripts know it."""
-        self._cookies["_t"] = self._cookie("_t", tab + NEW_TAB, _SHORT)
+        self.cookies["_t"] = self._cookie("_t", tab + NEW_TAB, _SHORT)
 
     def await_patch(self, part: Part, revision: int) -> None:
         """Say that a patch is waiting."""
         name, days = (f"_p.{self._visit.tab}", 1) if part is Part.TAB else ("_p", 30)
-        self._cookies[name] = self._cookie(name, str(revision), round(days * DAY))
+        self.cookies[name] = self._cookie(name, str(revision), round(days * DAY))
 
     def own(self, tag: str) -> None:
         """Say to whom the browser's entries belong now."""
-        self._lasting["_u"] = self._cookie("_u", tag, _LONG if tag else 0)
+        self._lasting[OWNER] = self._cookie(OWNER, tag, _LONG if tag else 0)
         self.is_private = True
 
     def remove(self, name: str) -> None:
         """Remove a cookie, whatever happens."""
-        self._cookies.pop(name, None)
+        self.cookies.pop(name, None)
         self._lasting[name] = self._cookie(name, "", 0)
         self.is_private = True
 
     def forget(self) -> None:
         """Drop what belongs to changes that are discarded."""
-        self._cookies.clear()
+        self.cookies.clear()
 
     # The response
 
@@ -91,20 +97,20 @@ class Answer:
         """Put into the response what the browser is to be told."""
         if self.has_island:
             self._fill_island(response)
-        for cookie in (*self._lasting.values(), *self._cookies.values()):
+        for cookie in {**self._lasting, **self.cookies}.values():
             response.headers.add("Set-Cookie", cookie)
         if self._visit.carriers.has_header and self._visit.written:
             response.headers[HEADER] = self._news().fitting(HEADER_BYTES, to_base64url)
         if self.is_personal or self.is_private:
             vary_by_cookie(response)
-        if self.is_private or self._cookies or self._lasting:
+        if self.is_private or self.has_cookies:
             make_private(response)
         # The visit knows its answer, which has said all that there was.
         del self._visit
 
     def _patch(self) -> Patch:
         visit = self._visit
-        patch = Patch(visit.tab, visit.owner)
+        patch = Patch(visit.tab, visit.ownership.tag)
         patch.new_tab = visit.is_new_tab
         return patch
 
@@ -140,7 +146,7 @@ class Answer:
                 response.set_data(body.replace(mark, island.encode(), 1))
                 if self._visit.is_new_tab:
                     # The page knows its id now; the next new tab must not take it for its own.
-                    self._cookies["_t"] = self._cookie("_t", "", 0)
+                    self.cookies["_t"] = self._cookie("_t", "", 0)
 
 
 def _tell(patch: Patch, name: str, held: Held) -> None:

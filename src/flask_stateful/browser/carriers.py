@@ -36,6 +36,12 @@ NEW_TAB: t.Final = ".new"
 #: The cookie with the browser's id.
 BROWSER: t.Final = "_b"
 
+#: The cookie with the owner's tag.
+OWNER: t.Final = "_u"
+
+#: The cookie with what the visitor has agreed to, which has nothing to do with what the browser holds.
+CONSENT: t.Final = "_c"
+
 #: The cookie that says that a patch is waiting; for a tab, its id follows after a dot.
 WAITING: t.Final = "_p"
 
@@ -142,7 +148,7 @@ class Carriers:
     @property
     def owner(self) -> str:
         """The tag of the user that this browser's entries belong to."""
-        owner = self.cookies.get("_u", "")
+        owner = self.cookies.get(OWNER, "")
         return owner if is_owner(owner) else ""
 
     @staticmethod

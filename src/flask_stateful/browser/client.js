@@ -301,13 +301,14 @@ function look() {
   announceAll();
 }
 
-// What belonged to somebody else goes, before anything else is looked at: here, and in each tab.
+// What belonged to somebody else goes, before anything else is looked at: here, and in each tab. A tag that begins with
+// "~" follows on one that this browser was never told; that alone is nobody's.
 function meetOwner(scope, tag) {
   const item = { scope, name: "_u" };
   const before = load(item);
   owner = tag;
   if (before === tag) return;
-  if (before) all().forEach(field => field.scope === scope && !field.model.s && drop(field));
+  if (before?.length > 1 || tag[0] === "~") all().forEach(field => field.scope === scope && !field.model.s && drop(field));
   keep(item, tag);
   if ((before || scope === "local" || !isNewTab) && replica(scope).length) pulls++;
 }

@@ -6,7 +6,7 @@ import hmac
 import os
 import typing as t
 
-from ..sealing import KEY_ID_BYTES, Keyring
+from ..sealing import KEY_ID_BYTES, Key, Keyring
 from .wire import from_base64url, to_base64url
 
 _ID_BYTES: t.Final = 16
@@ -51,8 +51,17 @@ class Identities:
             return None
         return Browser(browser, key is not self._keyring.current)
 
-    def owner_tag(self, user_id: str | None) -> str:
-        """Return what entries of a user are marked with; empty for nobody. The id cannot be told from it."""
+    def owner_tag(self, user_id: str | None, known: str = "") -> str:
+        """Return what entries of a user are marked with; empty for nobody. The id cannot be told from it.
+
+        :param known: a tag that is returned where it is this user's by a fallback key: to browsers, another tag is
+            another user.
+        """
         if user_id is None:
             return ""
-        return to_base64url(self._keyring.tag(user_id.encode(), "browser owner", length=_OWNER_BYTES))
+        tags = [self._owner_tag(user_id, key) for key in self._keyring.keys]
+        return known if known in tags else self._owner_tag(user_id, self._keyring.current)
+
+    def _owner_tag(self, user_id: str, key: Key) -> str:
+        data = user_id.encode("utf-8", "surrogatepass")
+        return to_base64url(self._keyring.tag(data, "browser owner", length=_OWNER_BYTES, key=key))

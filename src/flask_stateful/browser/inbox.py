@@ -9,8 +9,8 @@ from . import registers
 from .migrations import migrate_earlier
 from .registers import NOTHING, Pushed, Write
 from .replica import MAX_BYTES, Registers, size
-from .scheme import Part
-from .visit import TTLS, Visit
+from .scheme import TTLS, Part
+from .visit import Visit
 from .wire import Patch, Push
 
 
@@ -21,6 +21,8 @@ def accept(visit: Visit, push: Push) -> Patch:
     """
     visit.arrived(push)
     slots = visit.scheme.slots
+    if any(name in slots and slots[name].owned for name in push.writes):
+        visit.keep_owned()
     outcomes: dict[str, Pushed] = {}
     for part in Part:
         sent = {

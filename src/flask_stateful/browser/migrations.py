@@ -12,6 +12,7 @@ from ..declared.migrations import migrated
 from ..declared.model import Model, versioned
 from ..errors import PayloadError
 from ..serialization import Raw, dumps
+from .owner import meet_owner
 from .registers import NOTHING, Register
 from .scheme import Part, record_of
 
@@ -30,6 +31,8 @@ def migrate_earlier(visit: Visit, model: Model) -> None:
     if model.name in visit.migrated:
         return
     visit.migrated.add(model.name)
+    if not model.shared and not visit.ownership.is_met:
+        meet_owner(visit)
     found = _earlier(visit, model)
     if not found:
         return
@@ -53,7 +56,8 @@ def _earlier(visit: Visit, model: Model) -> list[tuple[int, str, tuple[Part, Reg
     # Whoever has a value of the current version has been through this; and a first visit has no record.
     if not any(slot.name in visit.carriers.cookies for slot in visit.scheme.parts[Part.MIRROR] if slot.model is model):
         places.append((part, visit.shelf(part).held.items()))
-    sent = {name: Register(*write) for push in visit.pushes for name, write in push.writes.items()}
+    pushes = [push for push in visit.pushes if visit.may_concern(push, model)]
+    sent = {name: Register(*write) for push in pushes for name, write in push.writes.items()}
     places.append((part, sent.items()))
     found: dict[tuple[int, str], tuple[Part, Register]] = {}
     for where, registers in places:
@@ -66,6 +70,8 @@ def _earlier(visit: Visit, model: Model) -> list[tuple[int, str, tuple[Part, Reg
 
 
 def _mirrors(visit: Visit, model: Model) -> Iterator[tuple[str, Register]]:
+    if visit.ownership.has_moved and not model.shared:
+        return
     for name in visit.carriers.cookies:
         if name.startswith(f"{model.name}."):
             yield name, visit.carriers.mirror(name) or NOTHING

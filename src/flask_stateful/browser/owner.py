@@ -2,6 +2,12 @@
 
 Entries that nobody's user has left become those of the user who signs in, as in the browser itself. Those of a user go
 with that user.
+
+The browser says in a cookie whose entries it has: the tag of a user, or nothing. Where a user has left whose tag it was
+never given, the next tag begins with :data:`ANEW`, and is that alone where nobody follows: nothing from before counts.
+
+The session tells when its user changes. An application that tells its users otherwise is asked when a request looks at
+entries that belong to one. No tag is given to a browser that has nothing of ours.
 """
 
 from __future__ import annotations
@@ -10,50 +16,125 @@ import contextlib
 import typing as t
 
 from ..errors import StateError
-from .scheme import Part
+from .carriers import CONSENT
+from .scheme import TTLS, Part
+from .wire import ANEW
 
 if t.TYPE_CHECKING:
     from .visit import Visit
 
 
+class Ownership:
+    """Whose the entries are in one request.
+
+    :param tag: whose the browser says they are.
+    :param is_met: whether that is to be believed.
+    """
+
+    __slots__ = ("has_left", "has_moved", "is_due", "is_met", "tag")
+
+    def __init__(self, tag: str, *, is_met: bool) -> None:
+        #: Under which tag entries are read and written.
+        self.tag = tag
+        #: Whether those that the browser has brought are no longer looked at.
+        self.has_moved = False
+        #: Whether a user has left in this request.
+        self.has_left = False
+        #: Whether the user may be another one than the browser knows of.
+        self.is_due = False
+        #: Whether the user need not be asked for before entries of an owner are looked at.
+        self.is_met = is_met
+
+
+def user_changed(visit: Visit, *, left: bool) -> None:
+    """Note that the session has another user."""
+    visit.ownership.has_left |= left
+    meet_owner(visit)
+
+
+def meet_owner(visit: Visit) -> None:
+    """Leave the entries of somebody else alone, before this request looks at any."""
+    owner = visit.ownership
+    owner.is_met = owner.is_due = True
+    if visit.service.asks_for_user:
+        visit.unit.reads.add("session:(user)")
+    new = _current_tag(visit)
+    # What nobody's user has left is handed on when the request is over.
+    if new is not None and not _is_of(owner.tag, new) and (owner.has_left or not _is_nobodys(owner.tag)):
+        visit.forget_owned()
+        owner.tag, owner.has_moved = new, True
+
+
 def change_owner(visit: Visit) -> None:
-    """Hand the browser's entries on, or remove them, if a user has signed in or out in this request."""
-    if not visit.has_new_user:
+    """Hand the browser's entries on, or remove them, if another user was met in this request."""
+    owner, brought = visit.ownership, visit.carriers.owner
+    if not owner.is_due:
         return
-    visit.has_new_user = False
-    service, old = visit.service, visit.carriers.owner
-    try:
-        new = service.identities.owner_tag(service.user_id())
-    except StateError:
-        # Nobody can be told from a session that cannot be read: the entries stay whose they were.
+    owner.is_due = False
+    new = _current_tag(visit)
+    stays = new is not None and _is_of(brought, new)
+    if new is None or (stays and not owner.has_left) or not _has_something(visit):
         return
-    if new == old:
-        return
-    visit.new_owner = new
-    visit.answer.own(new)
     with contextlib.suppress(StateError):
         # Records are out of reach without the owner's tag, and end by themselves where the store fails now.
-        if old:
-            _remove(visit)
+        if owner.has_left or not _is_nobodys(brought):
+            _remove(visit, brought)
         else:
-            _hand_on(visit, new)
+            _hand_on(visit, brought, new)
+    # To the browser, entries go where the tag that it has is replaced, or where the new one says so.
+    if owner.has_left and not brought.startswith(ANEW) and (stays or _is_nobodys(brought)):
+        new = ANEW + new
+    owner.tag = new
+    visit.answer.own(new)
 
 
-def _remove(visit: Visit) -> None:
+def may_come_from(visit: Visit, tag: str) -> bool:
+    """Tell whether entries with a tag are those of this request's owner: his own, or nobody's from before."""
+    return tag == visit.ownership.tag or (not tag and not visit.ownership.tag.startswith(ANEW))
+
+
+def _current_tag(visit: Visit) -> str | None:
+    """Return the tag of the request's user; ``None`` where nobody can tell, from a session that cannot be read."""
+    try:
+        known = visit.carriers.owner.removeprefix(ANEW)
+        return visit.service.identities.owner_tag(visit.service.user_id(), known)
+    except StateError:
+        return None
+
+
+def _is_of(tag: str, user: str) -> bool:
+    return tag.removeprefix(ANEW) == user
+
+
+def _is_nobodys(tag: str) -> bool:
+    return tag in ("", ANEW)
+
+
+def _has_something(visit: Visit) -> bool:
+    """Tell whether the browser has brought something of ours, or is given something now."""
+    return (
+        visit.carriers.has_header or visit.answer.has_cookies or any(name != CONSENT for name in visit.carriers.cookies)
+    )
+
+
+def _remove(visit: Visit, brought: str) -> None:
     """Remove what belonged to a user."""
-    for slot in visit.scheme.parts[Part.MIRROR]:
-        if slot.owned:
-            visit.answer.remove(slot.name)
-    keys = (visit.key(part) for part in (Part.OWNED, Part.TAB))
+    keeps = visit.answer.cookies if visit.ownership.has_moved else ()
+    for model in visit.scheme.models.values():
+        if model.kind == "local" and not model.shared:
+            # Those of earlier versions as well: somebody else's would be made of them.
+            for name in visit.mirror_names(model):
+                if name not in keeps:
+                    visit.answer.remove(name)
+    keys = (visit.key(part, brought) for part in (Part.OWNED, Part.TAB))
     visit.service.replica.remove(key for key in keys if key is not None)
-    visit.forget_owned()
+    if not visit.ownership.has_moved:
+        visit.forget_owned()
 
 
-def _hand_on(visit: Visit, new: str) -> None:
+def _hand_on(visit: Visit, old: str, new: str) -> None:
     """Let a user have what nobody's user has left."""
-    from .visit import TTLS
-
     for part in (Part.OWNED, Part.TAB):
-        old_key, new_key = visit.key(part), visit.key(part, new)
+        old_key, new_key = visit.key(part, old), visit.key(part, new)
         if old_key is not None and new_key is not None:
             visit.service.replica.move(old_key, new_key, ttl=TTLS[part])

@@ -14,6 +14,7 @@ from msgspec import inspect
 from ..declared.fields import Field
 from ..declared.model import Model
 from ..errors import ConfigError
+from .replica import DAY
 from .wire import BODY_BYTES, MIRROR_BYTES
 
 #: What all mirror cookies of an application may come to, in octets.
@@ -26,6 +27,8 @@ _SMALL: t.Final = 128
 _FRAME: t.Final = 36
 
 _OUTSIDE: t.Final = re.compile(r"[^A-Za-z0-9_-]")
+#: What follows the name of a class in that of a register.
+_NAME: t.Final = re.compile(r"\.\w+(?:~[0-9]{1,6})?", re.ASCII)
 _HOST: t.Final = "__Host-"
 
 #: The longest JSON of each type whose values are all short.
@@ -51,6 +54,10 @@ class Part(enum.IntEnum):
     OWNED = 3
     #: In a tab's record.
     TAB = 4
+
+
+#: The parts that are kept in the store, and for how long after their last change, in seconds.
+TTLS: t.Final = {Part.SHARED: 30 * DAY, Part.OWNED: 30 * DAY, Part.TAB: DAY}
 
 
 class Slot:
@@ -118,6 +125,11 @@ class Scheme:
             return None
         size = len(self.wire_name(field.key, https=True)) + math.ceil((longest + _FRAME) * 4 / 3)
         return size if size <= MIRROR_BYTES else None
+
+
+def is_register_of(model: Model, name: str) -> bool:
+    """Tell whether a name is that of a register of a class, in any version."""
+    return name.startswith(model.name) and _NAME.fullmatch(name, len(model.name)) is not None
 
 
 def cookie_namespace(namespace: str) -> str:

@@ -29,6 +29,7 @@ class BrowserService:
     :param user_id: returns the id of the request's user.
     :param unit_of: returns the unit of the request with this environ.
     :param allowed: tells whether the visitor lets anything be kept for a purpose.
+    :param asks_for_user: whether nothing but ``user_id`` tells when the user is another one.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class BrowserService:
         user_id: Callable[[], str | None],
         unit_of: Callable[[WSGIEnvironment], Unit],
         allowed: Callable[[str], bool],
+        asks_for_user: bool = False,
     ) -> None:
         self.app: t.Final = app
         self.keyring: t.Final = keyring
@@ -50,6 +52,7 @@ class BrowserService:
         self.user_id: t.Final = user_id
         self.unit_of: t.Final = unit_of
         self.allowed: t.Final = allowed
+        self.asks_for_user: t.Final = asks_for_user
         #: Where a request keeps its browser state.
         self.environ_key: t.Final = f"flask_stateful.browser.{id(app)}"
         self._namespace = namespace

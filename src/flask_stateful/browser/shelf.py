@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from ..declared.fields import Field
 from ..errors import PayloadError, ValueTooLarge
@@ -69,7 +69,7 @@ class Shelf:
 
     __slots__ = ("_codec", "_reset", "held", "items", "seen", "sent")
 
-    def __init__(self, visit: Opener, held: Mapping[str, Register]) -> None:
+    def __init__(self, visit: Opener, held: dict[str, Register]) -> None:
         self._codec = FieldCodec(visit)
         self.held = held
         #: With what the browser has sent.
@@ -123,6 +123,14 @@ class Shelf:
         """Remove a value. It is told even where none is known: the browser may have one that the server has lost."""
         self.items.reset(name)
         self._reset.add(name)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Let some registers be as if nobody had written them."""
+        for name in names:
+            self.items.discard(name)
+            for known in (self.held, self.seen, self.sent):
+                known.pop(name, None)
+            self._reset.discard(name)
 
     def changes(self) -> dict[str, bytes | None]:
         """Return the encodings of what Python has changed; ``None`` for what it has reset."""

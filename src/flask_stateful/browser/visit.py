@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import typing as t
+from collections.abc import Iterator
 
 from .. import clock, signals
 from ..declared.fields import Field
@@ -14,10 +15,10 @@ from . import registers
 from .answer import Answer
 from .carriers import BROWSER, Carriers
 from .identity import Browser
-from .owner import change_owner
+from .owner import Ownership, change_owner, may_come_from, meet_owner
 from .registers import NOTHING, Pushed, Register, Write
-from .replica import DAY, MAX_BYTES, Held, Registers, size
-from .scheme import Part, Scheme, Slot
+from .replica import MAX_BYTES, Held, Registers, size
+from .scheme import TTLS, Part, Scheme, Slot, is_register_of
 from .sealed import Sealer
 from .service import BrowserService
 from .shelf import Shelf, pushed
@@ -25,12 +26,6 @@ from .wire import MIRROR_BYTES, Push, encode_mirror
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-
-#: How long a record is kept after its last change, in seconds.
-TTLS: t.Final = {Part.SHARED: 30 * DAY, Part.OWNED: 30 * DAY, Part.TAB: DAY}
-
-#: The parts that are kept in the store.
-RECORDS: t.Final = (Part.SHARED, Part.OWNED, Part.TAB)
 
 
 class Visit:
@@ -56,10 +51,7 @@ class Visit:
         self.written: dict[str, Held] = {}
         self.closed = self.unit.closed
         self.is_new_tab = False
-        #: The owner's tag that this request leaves; ``None`` where it stays.
-        self.new_owner: str | None = None
-        #: Whether a user has signed in or out.
-        self.has_new_user = False
+        self.ownership: t.Final = Ownership(self.carriers.owner, is_met=not service.asks_for_user)
         self._browser: Browser | None = None
         self._pushes: list[Push] | None = None
         self._header: Push | None = None
@@ -123,11 +115,6 @@ class Visit:
         return self._sealer
 
     @property
-    def owner(self) -> str:
-        """The tag of the user that the browser's entries belong to, once this request is over."""
-        return self.carriers.owner if self.new_owner is None else self.new_owner
-
-    @property
     def status(self) -> t.Literal["ok", "memory"]:
         """What the browser says of its storage: ``"memory"`` where that is full or denied."""
         return "memory" if any(push.memory for push in self.pushes) else "ok"
@@ -152,6 +139,8 @@ class Visit:
     def read(self, field: Field) -> Part:
         """Note that a field is read, and return where it is."""
         slot = self.scheme.slots[field.key]
+        if slot.owned and not self.ownership.is_met:
+            meet_owner(self)
         self.answer.is_personal = True
         self.note_read(slot.name if slot.part is Part.MIRROR else BROWSER)
         return slot.part
@@ -165,7 +154,7 @@ class Visit:
         browser = self.browser
         if browser is None or (part is Part.TAB and not self.tab):
             return None
-        owner = self.carriers.owner if owner is None else owner
+        owner = self.ownership.tag if owner is None else owner
         parts = {Part.SHARED: (), Part.OWNED: ("user", owner), Part.TAB: ("tab", owner, self.tab)}[part]
         return self.service.replica.key(browser.id, *parts)
 
@@ -174,7 +163,7 @@ class Visit:
 
         :raises StoreError: if the store fails.
         """
-        keys = {part: self.key(part, self.owner) for part in RECORDS}
+        keys = {part: self.key(part) for part in TTLS}
         missing = [key for part, key in keys.items() if key is not None and part not in self.stored]
         loaded = self.service.replica.load_many(missing) if missing else {}
         everything: dict[str, Held] = {}
@@ -193,7 +182,9 @@ class Visit:
     def _held(self, part: Part) -> dict[str, Register]:
         if part is Part.MIRROR:
             mirror = self.carriers.mirror
-            found = {slot.name: mirror(slot.name) for slot in self.scheme.parts[part]}
+            is_strange = self.ownership.has_moved
+            slots = self.scheme.parts[part]
+            found = {slot.name: mirror(slot.name) for slot in slots if not (slot.owned and is_strange)}
             return {name: register for name, register in found.items() if register is not None}
         key, now = self.key(part), clock.now()
         if key is None:
@@ -220,9 +211,13 @@ class Visit:
 
     def accepts(self, push: Push, slot: Slot) -> bool:
         """Tell whether what was sent may concern a field: one of this tab, not of another user, and agreed to."""
-        if (slot.part is Part.TAB and push.tab != self.tab) or not self.allows(slot):
+        return self.may_concern(push, slot.model) and self.allows(slot)
+
+    def may_concern(self, push: Push, model: Model) -> bool:
+        """Tell whether what was sent may concern a class: one of this tab, and not of another user."""
+        if model.kind == "tab" and push.tab != self.tab:
             return False
-        return not slot.owned or push.owner in ("", self.carriers.owner)
+        return model.shared or may_come_from(self, push.owner)
 
     def _lay(self, name: str, register: Register, sent: Write) -> Pushed:
         try:
@@ -256,10 +251,23 @@ class Visit:
             )
         self.unit.reads.add(WRITTEN)
         self.answer.is_private = True
+        if slot.owned:
+            self.keep_owned()
         if slot.part is Part.TAB and not self.tab:
             self._tab, self.is_new_tab = secrets.token_hex(4), True
             self.answer.name_tab(self._tab)
         return self.shelf(slot.part)
+
+    def keep_owned(self) -> None:
+        """Note that something is kept for its owner, whom the browser may not know yet."""
+        owner = self.ownership
+        if not owner.is_met or not (owner.tag or owner.is_due):
+            meet_owner(self)
+
+    def mirror_names(self, model: Model) -> Iterator[str]:
+        """Yield the names of the mirror cookies of a class, of all its versions, that were brought or are to be set."""
+        names = dict.fromkeys([slot.name for slot in self.scheme.parts[Part.MIRROR]] + [*self.carriers.cookies])
+        return (name for name in names if is_register_of(model, name))
 
     def changes(self, part: Part) -> dict[str, bytes | None]:
         """Return what Python has changed in a part, as far as it was looked at."""
@@ -275,11 +283,11 @@ class Visit:
 
     def has_news(self) -> bool:
         """Tell whether the page needs more than mirror cookies to say what Python has changed."""
-        return any(self.changes(part) for part in RECORDS)
+        return any(self.changes(part) for part in TTLS)
 
     def save(self) -> None:
         """Store what Python has changed, and have the browser told."""
-        for part in RECORDS:
+        for part in TTLS:
             changed = self.changes(part)
             if changed:
                 self._save_record(part, changed)
@@ -376,11 +384,14 @@ class Visit:
             )
 
     def forget_owned(self) -> None:
-        """Forget what this request has stored for a user who has left."""
+        """Forget what this request has stored for a user who has left, or was to store."""
         for part in (Part.OWNED, Part.TAB):
             self.stored.pop(part, None)
             self.shelves.pop(part, None)
+            self.outdated.pop(part, None)
         slots = self.scheme.slots
+        if (mirrors := self.shelves.get(Part.MIRROR)) is not None:
+            mirrors.forget(slot.name for slot in self.scheme.parts[Part.MIRROR] if slot.owned)
         self.written = {name: held for name, held in self.written.items() if name in slots and not slots[name].owned}
 
     def discard(self) -> None:

@@ -25,7 +25,9 @@ ISLAND_BYTES: t.Final = 8 * 1024
 MIRROR_BYTES: t.Final = 256
 
 _TAB: t.Final = re.compile(r"[0-9a-f]{8}")
-_OWNER: t.Final = re.compile(r"[A-Za-z0-9_-]{8}")
+#: Begins an owner's tag where what came before it counts for nothing, whoever the browser takes it for.
+ANEW: t.Final = "~"
+_OWNER: t.Final = re.compile(rf"{ANEW}?[A-Za-z0-9_-]{{8}}|{ANEW}")
 #: A register, its counters as JavaScript writes whole numbers. The value is whatever stands before them.
 _REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?\s*([0-9]{1,21})\s*,\s*([0-9]{1,21})\s*\]", re.DOTALL)
 #: Into the standard alphabet, what is in that alone into what is in none.

@@ -214,13 +214,14 @@ class Session(SessionMapping):
     def destroy(self, reason: str) -> None:
         """End the session at once, whatever becomes of this request. What this request has assigned begins another."""
         self._writable()
+        left = self.user_id is not None
         self._keep_own()
         if self._entry is not None and not self._entry.dead:
             self._records.destroy(self._entry, reason)
             self._entry = None
         if self._entry is None:
             self.outcome = Outcome.ENDED
-        self._records.emit(signals.user_changed)
+        self._records.emit(signals.user_changed, left=left)
 
     def _keep_own(self) -> None:
         """Drop every key but those that this request has assigned."""
@@ -286,6 +287,7 @@ class Session(SessionMapping):
                 self._save(change, rounds)
 
     def _save(self, change: Change, rounds: int) -> None:
+        before = self._record.header.user_id if self._record is not None else None
         self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
         self._records.report_changed(change)
         self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
@@ -293,7 +295,7 @@ class Session(SessionMapping):
         if outcome in (Outcome.ENDED, Outcome.DEAD, Outcome.MOVED) or self.outcome is Outcome.UNCHANGED:
             self.outcome = outcome
         if change.login is not None or change.cleared:
-            self._records.emit(signals.user_changed)
+            self._records.emit(signals.user_changed, left=before not in (None, change.login))
 
     def discard(self) -> None:
         """Forget what was not saved."""

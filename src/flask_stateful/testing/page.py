@@ -10,7 +10,7 @@ import msgspec
 
 from ..browser import registers
 from ..browser.registers import Entry, Register
-from ..browser.wire import BODY_BYTES, HEADER_BYTES, OUTBOX_BYTES, from_base64url
+from ..browser.wire import ANEW, BODY_BYTES, HEADER_BYTES, OUTBOX_BYTES, from_base64url
 from .entries import Entries, Field, Json, encode
 
 if t.TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Page(Entries):
             before = area.get(self._item("_u"))
             if before == tag:
                 continue
-            if before:
+            if len(before or "") > 1 or tag.startswith(ANEW):
                 for field in [*self.fields.values(), *self._outdated]:
                     if field.scope == scope and not field.is_shared:
                         self._drop(field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import typing as t
 
@@ -9,6 +10,7 @@ from flask import current_app, has_request_context, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import signals
+from ..browser.owner import user_changed
 from ..browser.pages import BrowserPages
 from ..browser.place import visit_of
 from ..cache.fragments import add_fragment_tag
@@ -49,10 +51,12 @@ class Wiring(Services):
         app.wsgi_app = self._front  # type: ignore[method-assign]
         return self
 
-    def _note_user(self, app: Flask) -> None:
+    def _note_user(self, app: Flask, *, left: bool) -> None:
         """Let browser state follow its user, where there is any."""
-        if has_request_context() and self.browser_service().whole_scheme().slots:
-            visit_of(self.browser_service(), request.environ).has_new_user = True
+        # Two applications of one process may have classes of one name; nobody who has none of them need hear of that.
+        with contextlib.suppress(ConfigError):
+            if has_request_context() and self.browser_service().whole_scheme().slots:
+                user_changed(visit_of(self.browser_service(), request.environ), left=left)
 
     def _finisher(self) -> t.Callable[[Response], Response]:
         """Return the function that ends a request. Flask calls a plain function faster than a method."""

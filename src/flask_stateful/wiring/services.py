@@ -82,13 +82,21 @@ class Services:
     :param store: what was passed as ``Stateful(store=)``.
     :param user_id: returns the id of the request's user.
     :param declared: the declared classes of the application.
+    :param asks_for_user: whether the session does not tell who the user is.
     """
 
     def __init__(
-        self, app: Flask, store: StoreSetting | None, user_id: t.Callable[[], str | None], declared: Registry
+        self,
+        app: Flask,
+        store: StoreSetting | None,
+        user_id: t.Callable[[], str | None],
+        declared: Registry,
+        *,
+        asks_for_user: bool = False,
     ) -> None:
         self._app = app
         self._user_id = user_id
+        self._asks_for_user = asks_for_user
         self._unit_key = f"flask_stateful.unit.{id(app)}"
         self._front = Front(app.wsgi_app, lambda key: self.cache_runtime().storage.recall(key))
         #: The declared classes of the application.
@@ -203,6 +211,7 @@ class Services:
             user_id=self._user_id,
             unit_of=self.unit_of,
             allowed=self.consent().allows,
+            asks_for_user=self._asks_for_user,
         )
 
     def _make_cache(self) -> Runtime:

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "clock": 0,
     "signals": 0,
+    "seldom": 1,
     "serialization": 1,
     "sealing": 1,
     "epochs": 1,

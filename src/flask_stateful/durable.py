@@ -162,10 +162,15 @@ class Row(KeptValues):
         return opened
 
     def _unsealed(self, name: str, raw: Raw) -> Raw | None:
+        opened = self._unseal(name, raw)
+        return None if opened is None else opened[0]
+
+    def _unseal(self, name: str, raw: Raw) -> tuple[Raw, bool] | None:
+        """Return what a field's seal opens to, and whether a fallback key has opened it; ``None`` where none does."""
         if bytes(raw)[:1] not in _EXTENSIONS:
             return None
         try:
-            return self._rows.unseal(self._model, self._owner or "", name, raw)[0]
+            return self._rows.unseal(self._model, self._owner or "", name, raw)
         except (BadSeal, DecodeError, msgspec.DecodeError):
             return None
 
@@ -226,7 +231,7 @@ class Row(KeptValues):
         store, key = self._rows.store, self._rows.key(self._model, owner, self._model.version)
         for _ in range(MAX_ROUNDS):
             fields = {name: raw for name, raw in self._fields.items() if name not in removed}
-            fields |= changed
+            fields = {**self._sealed_anew(fields), **changed}
             new = _FORMAT + _encoder.encode(fields)
             if store.add(key, new) if self._data is None else store.swap(key, self._data, new):
                 store.delete_many([self._rows.key(self._model, owner, version) for version in self._earlier])
@@ -234,6 +239,14 @@ class Row(KeptValues):
             self._data = store.get(key)
             self._fields = {} if self._data is None else self._parsed(self._data)
         raise StateConflict(f"others kept rewriting a row of {self._model.title} while it was being saved")
+
+    def _sealed_anew(self, fields: dict[str, Raw]) -> dict[str, Raw]:
+        """Return a row's fields, those sealed with the current key that a fallback key opens."""
+        anew = dict(fields)
+        for name in fields.keys() & self._model.fields.keys():
+            if self._model.fields[name].sealed and (opened := self._unseal(name, fields[name])) and opened[1]:
+                anew[name] = self._closed_field(name, bytes(opened[0]))
+        return anew
 
     def discard(self) -> None:
         """Forget what was not saved."""

@@ -8,7 +8,7 @@ import random
 import typing as t
 
 import pytest
-from flask import Flask, Response, render_template_string
+from flask import Flask, Response, render_template_string, request
 
 from flask_stateful import LocalState, Stateful
 from flask_stateful.testing import FaultyStore
@@ -343,3 +343,30 @@ def test_defaults_are_data_of_the_module() -> None:
         "</script>"
     )
     assert TAB not in answer.text
+
+
+@pytest.mark.parametrize("status", [302, 400, 403])
+def test_an_application_that_answers_for_us_is_told_so(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A login or CSRF check of its own stops the endpoint, which nobody would look for; it is said once a minute."""
+    app = make_app()
+
+    @app.before_request
+    def check() -> t.Any:
+        return ("", status) if request.method == "POST" else None
+
+    tab = Tab(app.test_client())
+    for _ in range(3):
+        assert tab.send({"prefs.theme": ["dark", 0, NOW]}).status_code == status
+    tab.client.get("/_state/client.js")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"POST /_state was answered {status} before it reached Flask-Stateful, so nothing arrives that browsers write;"
+        ' let your before_request functions pass what has request.blueprint == "stateful"'
+    ]
+
+
+def test_what_the_endpoint_itself_refuses_is_not_the_applications(tab: Tab, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is a request of another method."""
+    assert tab.send({}, headers={}).status_code == 403
+    assert tab.client.get("/_state").status_code == 405
+    assert tab.client.options("/_state").status_code == 200
+    assert not caplog.records

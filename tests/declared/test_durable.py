@@ -357,16 +357,21 @@ def test_a_row_that_was_given_another_type_is_signalled(make_site: t.Any) -> Non
 
 
 def test_key_rotation_keeps_rows(make_site: t.Any) -> None:
-    """Rows are found after SECRET_KEY was changed; sealed fields open as long as the old key is a fallback."""
+    """Rows are found after SECRET_KEY was changed; sealed fields open while the old key is a fallback.
+
+    What is saved meanwhile has them sealed anew, whichever field was changed.
+    """
     store, member = Spy(), user_class()
     with Site(store=store).app.app_context():
-        member.of(1).iban = "x1"
-        member.of(1).newsletter = True
-    for fallbacks, iban in ((["x" * 32], "x1"), ([], "")):
+        for user in (1, 2):
+            member.of(user).iban = "x1"
+            member.of(user).newsletter = True
+    for fallbacks, unsaved in ((["x" * 32], "x1"), ([], "")):
         site = Site(store=store)
         site.app.config.update(SECRET_KEY="y" * 32, SECRET_KEY_FALLBACKS=fallbacks)
         with site.app.app_context():
-            assert (member.of(1).iban, member.of(1).newsletter) == (iban, True)
+            assert (member.of(1).iban, member.of(1).newsletter) == ("x1", True)
+            assert (member.of(2).iban, member.of(2).newsletter) == (unsaved, True)
             member.of(1).tags = ["written"]
 
 

@@ -7,6 +7,7 @@ import typing as t
 from .. import signals
 from . import registers
 from .migrations import migrate_earlier
+from .owner import keep_owned
 from .registers import NOTHING, Pushed, Write
 from .replica import MAX_BYTES, Registers, size
 from .scheme import TTLS, Part
@@ -22,7 +23,7 @@ def accept(visit: Visit, push: Push) -> Patch:
     visit.arrived(push)
     slots = visit.scheme.slots
     if any(name in slots and slots[name].owned for name in push.writes):
-        visit.keep_owned()
+        keep_owned(visit)
     outcomes: dict[str, Pushed] = {}
     for part in Part:
         sent = {

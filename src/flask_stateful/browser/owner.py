@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+from collections.abc import Iterator
 
+from ..declared.model import Model
 from ..errors import StateError
 from .carriers import CONSENT
-from .scheme import TTLS, Part
+from .scheme import TTLS, Part, is_register_of
 from .wire import ANEW
 
 if t.TYPE_CHECKING:
@@ -61,8 +63,15 @@ def meet_owner(visit: Visit) -> None:
     new = _current_tag(visit)
     # What nobody's user has left is handed on when the request is over.
     if new is not None and not _is_of(owner.tag, new) and (owner.has_left or not _is_nobodys(owner.tag)):
-        visit.forget_owned()
+        _forget(visit)
         owner.tag, owner.has_moved = new, True
+
+
+def keep_owned(visit: Visit) -> None:
+    """Note that something is kept for its owner, whom the browser may not know yet."""
+    owner = visit.ownership
+    if not owner.is_met or not (owner.tag or owner.is_due):
+        meet_owner(visit)
 
 
 def change_owner(visit: Visit) -> None:
@@ -123,13 +132,31 @@ def _remove(visit: Visit, brought: str) -> None:
     for model in visit.scheme.models.values():
         if model.kind == "local" and not model.shared:
             # Those of earlier versions as well: somebody else's would be made of them.
-            for name in visit.mirror_names(model):
+            for name in _mirror_names(visit, model):
                 if name not in keeps:
                     visit.answer.remove(name)
     keys = (visit.key(part, brought) for part in (Part.OWNED, Part.TAB))
     visit.service.replica.remove(key for key in keys if key is not None)
     if not visit.ownership.has_moved:
-        visit.forget_owned()
+        _forget(visit)
+
+
+def _forget(visit: Visit) -> None:
+    """Forget what this request has stored for a user who has left, or was to store."""
+    for part in (Part.OWNED, Part.TAB):
+        visit.stored.pop(part, None)
+        visit.shelves.pop(part, None)
+        visit.outdated.pop(part, None)
+    slots = visit.scheme.slots
+    visit.written = {name: held for name, held in visit.written.items() if name in slots and not slots[name].owned}
+    if (mirrors := visit.shelves.get(Part.MIRROR)) is not None:
+        mirrors.forget(slot.name for slot in visit.scheme.parts[Part.MIRROR] if slot.owned)
+
+
+def _mirror_names(visit: Visit, model: Model) -> Iterator[str]:
+    """Yield the names of the mirror cookies of a class, of all its versions, that were brought or are to be set."""
+    names = dict.fromkeys([slot.name for slot in visit.scheme.parts[Part.MIRROR]] + [*visit.carriers.cookies])
+    return (name for name in names if is_register_of(model, name))
 
 
 def _hand_on(visit: Visit, old: str, new: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import typing as t
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from jinja2 import Environment
 from jinja2.ext import Extension
 from markupsafe import Markup
 
+from ..seldom import log_seldom
 from .answer import ISLAND
 from .carriers import HEADER, WAITING
 from .client import MODULE, client_module
@@ -23,6 +25,8 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
 BLUEPRINT: t.Final = "stateful"
+
+_ANSWERED: t.Final = "flask_stateful.answered"
 
 
 class BrowserPages:
@@ -42,6 +46,7 @@ class BrowserPages:
         blueprint.add_url_rule(f"/{MODULE}", "client", self._send_client)
         blueprint.add_url_rule("", "sync", self._sync, methods=["POST"])
         blueprint.url_value_preprocessor(self._exempt_from_csrf)
+        blueprint.after_request(self._mention_refusal)
         app.register_blueprint(blueprint)
         add_global(app, "stateful", self.tags)
 
@@ -67,6 +72,7 @@ class BrowserPages:
 
     def _send_client(self) -> Response:
         """Send the module, the same one to everybody."""
+        request.environ[_ANSWERED] = True
         service = self._service()
         url = request.script_root + self._prefix
         module = client_module(service.whole_scheme(), url=url, https=request.environ["wsgi.url_scheme"] == "https")
@@ -75,8 +81,23 @@ class BrowserPages:
         response.set_etag(module.etag)
         return t.cast("Response", response.make_conditional(request))
 
+    def _mention_refusal(self, response: Response) -> Response:
+        """Say where the application answers in our place: a check of its own, which nobody would look for."""
+        if _ANSWERED not in request.environ and request.method != "OPTIONS":
+            log_seldom(
+                self,
+                logging.WARNING,
+                "%s %s was answered %d before it reached Flask-Stateful, so nothing arrives that browsers write;"
+                ' let your before_request functions pass what has request.blueprint == "stateful"',
+                request.method,
+                str(request.url_rule),
+                response.status_code,
+            )
+        return response
+
     def _sync(self) -> Response:
         """Take what a browser has written, and answer what it does not know."""
+        request.environ[_ANSWERED] = True
         if not _is_own_script():
             return _refusal(403)
         # A length that is not told is not trusted: no more is read than is allowed.

@@ -29,6 +29,17 @@ class _Payload(t.NamedTuple):
     expires: float | None
 
 
+class Opened(t.NamedTuple):
+    """A token that was found to be genuine."""
+
+    token: bytes
+    #: The field's value, encoded.
+    data: bytes
+    expires: float | None
+    #: Whether a fallback key has opened it, so that it is to be sealed anew.
+    stale: bool
+
+
 _encode: t.Final = msgspec.msgpack.Encoder().encode
 _decoder: t.Final = msgspec.msgpack.Decoder(_Payload)
 _text_decoder: t.Final = msgspec.json.Decoder(str)
@@ -46,32 +57,33 @@ class Sealer:
         self._browser = browser
         self._user_id = user_id
 
-    def seal(self, slot: Slot, data: bytes, stamp: int) -> bytes:
+    def seal(self, slot: Slot, data: bytes, stamp: int, *, expires: float | None) -> bytes:
         """Return a token as JSON.
 
         :param data: the field's value, encoded.
         :param stamp: the register's next revision.
+        :param expires: seconds since 1970.
         """
-        ttl = slot.field.ttl
-        payload = _Payload(Raw(data), stamp, None if ttl is None else clock.now() + ttl)
+        payload = _Payload(Raw(data), stamp, expires)
         return msgspec.json.encode(base64.urlsafe_b64encode(self._seal(slot).seal(_encode(payload))).decode())
 
-    def open(self, slot: Slot, token: bytes) -> bytes:
-        """Return the encoded value in a token.
+    def open(self, slot: Slot, token: bytes) -> Opened:
+        """Return what is in a token.
 
         :raises BadSeal: if it is forged, of another place, expired or, in a fresh field, not the latest.
         :raises DecodeError: if it is no token.
         """
         try:
             sealed = base64.b64decode(_text_decoder.decode(token), altchars=b"-_", validate=True)
-            payload = _decoder.decode(self._seal(slot).unseal(sealed)[0])
+            data, stale = self._seal(slot).unseal(sealed)
+            payload = _decoder.decode(data)
         except (msgspec.MsgspecError, binascii.Error, ValueError):
             raise DecodeError("not a sealed value") from None
         if payload.expires is not None and payload.expires <= clock.now():
             raise ExpiredSeal("the sealed value has expired")
         if slot.field.fresh and payload.stamp < self._latest(slot):
             raise BadSeal("the sealed value is not the latest")
-        return bytes(payload.value)
+        return Opened(token, bytes(payload.value), payload.expires, stale)
 
     def note(self, slot: Slot, stamp: int) -> None:
         """Refuse what was sealed in a fresh field before a stamp."""

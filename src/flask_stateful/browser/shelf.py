@@ -12,11 +12,14 @@ from ..tracking import TrackedItems
 from . import registers
 from .registers import NOTHING, Conflict, Pushed, Register, Write
 from .scheme import Slot
-from .sealed import Sealer
+from .sealed import Opened, Sealer
 
 
 class Opener(t.Protocol):
     """What a shelf has to know of its visit."""
+
+    #: What fallback keys have opened, by the register's name.
+    opened_stale: dict[str, Opened]
 
     def slot(self, name: str) -> Slot:
         """Return the slot of a register."""
@@ -42,7 +45,10 @@ class FieldCodec:
         """Return what a register holds."""
         slot = self._visit.slot(key)
         if slot.field.sealed:
-            return slot.field.loads(self._visit.sealer().open(slot, bytes(raw)))
+            opened = self._visit.sealer().open(slot, bytes(raw))
+            if opened.stale:
+                self._visit.opened_stale[slot.name] = opened
+            return slot.field.loads(opened.data)
         return slot.field.from_json(bytes(raw))
 
     def require_room(self, key: str, encoded: bytes) -> None:
@@ -103,6 +109,10 @@ class Shelf:
         """Tell whether a field has a value."""
         return self._value(field.key, refused) is not MISSING
 
+    def holds(self, name: str, value: bytes) -> bool:
+        """Tell whether the server holds exactly this, whatever the browser has sent since."""
+        return name in self.held and self.held[name].value == value
+
     def _value(self, name: str, refused: Callable[[str], None]) -> t.Any:
         value = self.items.values.get(name, MISSING)
         if not isinstance(value, Raw):
@@ -146,7 +156,7 @@ def judge(slot: Slot, sealer: Callable[[], Sealer], sent: Write) -> bytes | None
     if sent.value is None:
         return None
     if slot.field.sealed:
-        slot.field.loads(sealer().open(slot, sent.value))
+        slot.field.loads(sealer().open(slot, sent.value).data)
         return sent.value
     try:
         return slot.field.to_json(slot.field.from_json(sent.value))

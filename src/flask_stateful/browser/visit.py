@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import typing as t
-from collections.abc import Iterator
 
 from .. import clock, signals
 from ..declared.fields import Field
 from ..declared.model import Model
-from ..errors import CookieTooLarge, StateClosed, StoreError, ValueTooLarge
+from ..errors import CookieTooLarge, StateClosed, StoreError
+from ..seldom import log_seldom
 from ..unit import WRITTEN, Step
 from . import registers
 from .answer import Answer
 from .carriers import BROWSER, Carriers
 from .identity import Browser
-from .owner import Ownership, change_owner, may_come_from, meet_owner
+from .owner import Ownership, change_owner, keep_owned, may_come_from, meet_owner
+from .records import save_record, seal_anew
 from .registers import NOTHING, Pushed, Register, Write
-from .replica import MAX_BYTES, Held, Registers, size
-from .scheme import TTLS, Part, Scheme, Slot, is_register_of
-from .sealed import Sealer
+from .replica import Held, Registers
+from .scheme import TTLS, Part, Scheme, Slot
+from .sealed import Opened, Sealer
 from .service import BrowserService
 from .shelf import Shelf, pushed
 from .wire import MIRROR_BYTES, Push, encode_mirror
@@ -51,6 +53,8 @@ class Visit:
         self.written: dict[str, Held] = {}
         self.closed = self.unit.closed
         self.is_new_tab = False
+        #: What fallback keys have opened, by the register's name.
+        self.opened_stale: dict[str, Opened] = {}
         self.ownership: t.Final = Ownership(self.carriers.owner, is_met=not service.asks_for_user)
         self._browser: Browser | None = None
         self._pushes: list[Push] | None = None
@@ -236,8 +240,10 @@ class Visit:
 
     def refused(self, name: str) -> None:
         """Note that what the browser holds of a field does not fit, and was dropped."""
-        self.carriers.report(f"value of {name}")
         reason = "seal" if self.slot(name).field.sealed else "type"
+        log_seldom(
+            self.service.app, logging.WARNING, "dropped what a browser holds of %s: it does not fit (%s)", name, reason
+        )
         signals.state_invalid.send(self.service.app, name=name, reason=reason)
 
     # Writing
@@ -252,22 +258,11 @@ class Visit:
         self.unit.reads.add(WRITTEN)
         self.answer.is_private = True
         if slot.owned:
-            self.keep_owned()
+            keep_owned(self)
         if slot.part is Part.TAB and not self.tab:
             self._tab, self.is_new_tab = secrets.token_hex(4), True
             self.answer.name_tab(self._tab)
         return self.shelf(slot.part)
-
-    def keep_owned(self) -> None:
-        """Note that something is kept for its owner, whom the browser may not know yet."""
-        owner = self.ownership
-        if not owner.is_met or not (owner.tag or owner.is_due):
-            meet_owner(self)
-
-    def mirror_names(self, model: Model) -> Iterator[str]:
-        """Yield the names of the mirror cookies of a class, of all its versions, that were brought or are to be set."""
-        names = dict.fromkeys([slot.name for slot in self.scheme.parts[Part.MIRROR]] + [*self.carriers.cookies])
-        return (name for name in names if is_register_of(model, name))
 
     def changes(self, part: Part) -> dict[str, bytes | None]:
         """Return what Python has changed in a part, as far as it was looked at."""
@@ -290,20 +285,23 @@ class Visit:
         for part in TTLS:
             changed = self.changes(part)
             if changed:
-                self._save_record(part, changed)
+                save_record(self, part, changed)
         for name, value in self.changes(Part.MIRROR).items():
             if name in self.scheme.slots and not self.allows(self.slot(name)):
                 self.answer.remove(name)
             else:
-                self.set_mirror(name, registers.write(self._seen(Part.MIRROR, name), value, self.now))
-            self._tell_changed(name)
+                self.set_mirror(name, registers.write(self.seen(Part.MIRROR, name), value, self.now))
+            self.tell_changed(name)
+        seal_anew(self)
         self.shelves, self.outdated = {}, {}
         change_owner(self)
 
-    def _tell_changed(self, name: str) -> None:
+    def tell_changed(self, name: str) -> None:
+        """Say that a change of Python's was kept."""
         signals.state_changed.send(self.service.app, name=name, by="server")
 
-    def _seen(self, part: Part, name: str) -> Register:
+    def seen(self, part: Part, name: str) -> Register:
+        """Return a register as this request sees it."""
         outdated = self.outdated.get(part, {})
         if name in outdated:
             return outdated[name]
@@ -323,44 +321,6 @@ class Visit:
         self.answer.mirror(name, value, ttl=slot.field.ttl if slot and register.value is not None else None)
         self.answer.is_private = True
 
-    def _save_record(self, part: Part, changed: dict[str, bytes | None]) -> None:
-        self.require_browser()
-        now, sealed = self.now, self._sealed(part, changed)
-        shelf = self.shelves.get(part)
-
-        def change(held: Registers) -> None:
-            for name, value in sealed.items():
-                register = (
-                    held[name].at(clock.now()) if name in held else self.outdated.get(part, {}).get(name, NOTHING)
-                )
-                for sent in shelf.sent.get(name, ()) if shelf and name in self.scheme.slots else ():
-                    register = self.receive(self.slot(name), register, sent).register
-                held[name] = self.held(name, registers.write(register, value, now))
-            self._require_room(held, sealed)
-
-        key = t.cast("str", self.key(part))
-        self.stored[part] = stored = self.service.replica.change(key, change, ttl=TTLS[part])
-        for name in sealed:
-            self.written[name] = stored[name]
-            self._note_stamp(name, stored[name].revision)
-            self._tell_changed(name)
-        self.answer.await_patch(part, max(stored[name].revision for name in sealed))
-
-    def _sealed(self, part: Part, changed: dict[str, bytes | None]) -> dict[str, bytes | None]:
-        """Return what the browser is to hold: the values, or the tokens of those it cannot read."""
-        found = dict(changed)
-        for name, value in changed.items():
-            slot = self.scheme.slots.get(name)
-            if value is not None and slot is not None and slot.field.sealed:
-                stamp = registers.next_revision(self.now, self._seen(part, name).revision)
-                found[name] = self.sealer().seal(slot, value, stamp)
-        return found
-
-    def _note_stamp(self, name: str, revision: int) -> None:
-        slot = self.scheme.slots.get(name)
-        if slot is not None and slot.field.fresh:
-            self.sealer().note(slot, revision)
-
     def register(self, part: Part, name: str, held: Held | None) -> Register:
         """Return a register as a record has it; one of an earlier version that it lacks, as the browser sent it."""
         if held is not None:
@@ -372,27 +332,6 @@ class Visit:
         slot = self.scheme.slots.get(name)
         ttl = slot.field.ttl if slot is not None and register.value is not None else None
         return Held(*register, expires=None if ttl is None else clock.now() + ttl)
-
-    @staticmethod
-    def _require_room(held: Registers, changed: t.Iterable[str]) -> None:
-        octets = size(held)
-        if octets > MAX_BYTES:
-            largest = max(held, key=lambda name: len(held[name].value or b""))
-            raise ValueTooLarge(
-                f"what a browser holds would take {octets:,} bytes with {', '.join(sorted(changed))}, and"
-                f" {MAX_BYTES:,} are allowed; {largest} takes most of it"
-            )
-
-    def forget_owned(self) -> None:
-        """Forget what this request has stored for a user who has left, or was to store."""
-        for part in (Part.OWNED, Part.TAB):
-            self.stored.pop(part, None)
-            self.shelves.pop(part, None)
-            self.outdated.pop(part, None)
-        slots = self.scheme.slots
-        if (mirrors := self.shelves.get(Part.MIRROR)) is not None:
-            mirrors.forget(slot.name for slot in self.scheme.parts[Part.MIRROR] if slot.owned)
-        self.written = {name: held for name, held in self.written.items() if name in slots and not slots[name].owned}
 
     def discard(self) -> None:
         """Forget what was not saved."""

@@ -8,14 +8,13 @@ import typing as t
 
 from .. import signals
 from ..errors import DecodeError
+from ..seldom import log_seldom
 from ..serialization import MISSING, Raw
 from ..tracking import TrackedItems
 
 if t.TYPE_CHECKING:
     from .fields import Field
     from .model import Model
-
-logger = logging.getLogger("flask_stateful")
 
 
 class KeptValues(abc.ABC):
@@ -76,7 +75,9 @@ class KeptValues(abc.ABC):
 
 def report_invalid(sender: object, field: Field, reason: str) -> None:
     """Log that a value was dropped, and send the signal; neither says what it was."""
-    logger.warning("%s reads as its default: what is kept of it does not fit (%s)", field.where, reason)
+    log_seldom(
+        sender, logging.WARNING, "%s reads as its default: what is kept of it does not fit (%s)", field.where, reason
+    )
     signals.state_invalid.send(sender, name=field.label, reason=reason)
 
 

@@ -7,13 +7,12 @@ import typing as t
 from collections.abc import Callable
 
 from ..errors import PayloadError, StoreError
+from ..seldom import log_seldom
 from ..serialization import Raw, loads
 from .model import Migration, Model, model_of
 
 if t.TYPE_CHECKING:
     from .classes import State
-
-logger = logging.getLogger("flask_stateful")
 
 M = t.TypeVar("M", bound=Migration)
 
@@ -55,7 +54,9 @@ def migrated(model: Model, version: int, stored: t.Mapping[str, Raw]) -> dict[st
         for step in range(version, model.version):
             fields = dict(model.migrations[step](fields))
     except Exception as error:
-        logger.error("%s could not be migrated from version %d: %s", model.title, version, type(error).__name__)
+        cause = type(error).__name__
+        message = "%s could not be migrated from version %d: %s"
+        log_seldom(_class_of(model), logging.ERROR, message, model.title, version, cause)
         return None
     encoded: dict[str, Raw] = {}
     for name, value in fields.items():
@@ -65,5 +66,10 @@ def migrated(model: Model, version: int, stored: t.Mapping[str, Raw]) -> dict[st
         try:
             encoded[name] = Raw(field.dumps(field.check(value)))
         except (TypeError, ValueError, PayloadError, StoreError):
-            logger.warning("%s was dropped: what its migration made of it does not fit", field.where)
+            message = "%s was dropped: what its migration made of it does not fit"
+            log_seldom(field.owner, logging.WARNING, message, field.where)
     return encoded
+
+
+def _class_of(model: Model) -> type[State]:
+    return next(iter(model.fields.values())).owner

@@ -51,6 +51,10 @@ class Stateful:
         user_id: t.Callable[[], object] | None = None,
         declared: Iterable[type[State]] | None = None,
     ) -> None:
+        if user_id is not None and not callable(user_id):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError("user_id= must be a function; write user_id=lambda: current_user.get_id()")
+        if isinstance(declared, type):
+            raise TypeError(f"declared= must be a list of classes; write declared=[{declared.__name__}]")
         self._store = store
         self._declared = None if declared is None else list(declared)
         self._user_id = user_id

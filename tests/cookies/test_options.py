@@ -229,7 +229,7 @@ def test_a_prefix_given_by_hand_needs_https(browser: Browser, prefix: str, jar: 
         ({"overflow": "chunk"}, "overflow= must be 'error' or 'spill'"),
         ({"overflow": "spill", "jar": "signed"}, 'overflow="spill" hides the value in the store; use state.cookies'),
         ({"owner": 7}, "owner= must be str, not int; write owner=str(...)"),
-        ({"purpose": None}, "purpose= must be str"),
+        ({"purpose": None}, "purpose= must be 'necessary'"),
         ({"maxage": 7}, "maxage= is no option of a cookie; did you mean max_age=?"),
         ({"prefix": "x"}, "prefix= is no option of a cookie"),
         ({"q": 7}, "q= is no option of a cookie; there are max_age, path"),

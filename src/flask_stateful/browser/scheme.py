@@ -26,6 +26,21 @@ _SMALL: t.Final = 128
 #: What a mirror cookie holds besides the value: brackets, commas and two counters of 16 digits.
 _FRAME: t.Final = 36
 
+#: What JavaScript asks of any object, so that no field and no class may be called so.
+_OF_OBJECTS: t.Final = frozenset(
+    [
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "then",
+        "toJSON",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+    ]
+)
+
 _OUTSIDE: t.Final = re.compile(r"[^A-Za-z0-9_-]")
 #: What follows the name of a class in that of a register.
 _NAME: t.Final = re.compile(r"\.\w+(?:~[0-9]{1,6})?", re.ASCII)
@@ -112,6 +127,8 @@ class Scheme:
     def _slot(self, model: Model, field: Field, *, mirrored: bool) -> Slot:
         if not field.name.isascii():
             raise ConfigError(f"{field.where} has a name that no cookie can have; use the letters a to z")
+        for name in {model.name, field.name} & _OF_OBJECTS:
+            raise ConfigError(f"{field.where}: JavaScript asks any object for {name!r}; choose another name")
         if field.max_bytes is not None and field.max_bytes > BODY_BYTES:
             raise ConfigError(f"{field.where} has max_bytes={field.max_bytes:,}, and a browser may send {BODY_BYTES:,}")
         return Slot(model, field, Part.MIRROR if mirrored else record_of(model))

@@ -10,6 +10,8 @@ import re
 import typing as t
 from datetime import timedelta
 
+from ..declared.model import Purpose
+
 #: Browsers keep no cookie for longer, in seconds (RFC 6265bis, section 5.5).
 MAX_AGE: t.Final = 400 * 24 * 3600
 
@@ -236,6 +238,6 @@ _CHECKS: t.Final[dict[str, t.Callable[[t.Any], t.Any]]] = {
     "samesite": _one_of("samesite", "Lax", "Strict", "None"),
     "partitioned": _one_of("partitioned", True, False),
     "overflow": _one_of("overflow", "error", "spill"),
-    "purpose": _text("purpose"),
+    "purpose": _one_of("purpose", *t.get_args(Purpose)),
     "owner": _text("owner"),
 }

@@ -45,6 +45,8 @@ def declare(
     :raises TypeError: if something is wrong with the class; the text says what to write instead.
     """
     parent = _parent_model(cls)
+    if shared not in (None, True, False):
+        raise TypeError(f"{cls.__name__} has shared={shared!r}; write True or False")
     specs = _inherited(cls) | dict(_own_fields(cls))
     if not specs:
         return
@@ -87,7 +89,7 @@ def _parent_model(cls: type[State]) -> Model:
 
 def _checked_name(cls: type[State], name: str | None) -> str:
     name = _snake_case(cls.__name__) if name is None else name
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(str(name)):
         raise TypeError(
             f"{cls.__name__} is called {name!r}, and a name has small letters, digits and underscores only, a letter"
             f' first; write class {cls.__name__}(..., name="prefs")'

@@ -35,6 +35,15 @@ class State:
 
     if not t.TYPE_CHECKING:  # With these, a type checker would take any name for a field.
 
+        def __new__(cls, *values: object, **named: object) -> t.Self:
+            """Return a handle, or say that it takes no values."""
+            if values or named:
+                title, name = cls.__name__, next(iter(named), "field")
+                raise TypeError(
+                    f"{title}() is a handle and takes no values; write handle = {title}(); handle.{name} = ..."
+                )
+            return super().__new__(cls)
+
         def __getattr__(self, name: str) -> t.Any:
             raise AttributeError(unknown(self, name), name=name, obj=self)
 

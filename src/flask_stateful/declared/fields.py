@@ -100,6 +100,9 @@ def field(
     """
     if (default is MISSING) == (default_factory is MISSING):
         raise TypeError("a field needs a default, or a default_factory; write field(0) or field(default_factory=list)")
+    known = {option.name for option in dataclasses.fields(Options)} - {"default", "factory"}
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"a field has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     return Options(default=default, factory=default_factory, **options)
 
 
@@ -149,8 +152,11 @@ class Field:
             raise TypeError(f"{self.where} is fresh and not sealed; write field(..., sealed=True, fresh=True)")
         if self.mirror and self.sealed:
             raise TypeError(f"{self.where} is sealed, so no cookie that scripts read can mirror it; remove mirror=True")
-        if self.max_bytes is not None and self.max_bytes < 1:
-            raise TypeError(f"{self.where} has max_bytes={self.max_bytes}; write a number of bytes above 0")
+        for option in ("sealed", "fresh", "mirror"):
+            if getattr(self, option) not in (None, True, False):
+                raise TypeError(f"{self.where} has {option}={getattr(self, option)!r}; write True or False")
+        if self.max_bytes is not None and (type(self.max_bytes) is not int or self.max_bytes < 1):
+            raise TypeError(f"{self.where} has max_bytes={self.max_bytes!r}; write a number of bytes above 0")
         if self.conflict not in ("browser", "server") and not callable(self.conflict):
             raise TypeError(f'{self.where} has a conflict that is neither "browser", "server" nor a function')
 

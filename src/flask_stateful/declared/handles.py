@@ -35,6 +35,8 @@ def _model(handle: State) -> Model:
 
 
 def _field(handle: State, name: str) -> Field:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a field is named by text, not {type(name).__name__}; write state.reset(prefs, 'theme')")
     field = _model(handle).fields.get(name)
     if field is None:
         raise AttributeError(unknown(handle, name))

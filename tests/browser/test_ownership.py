@@ -225,6 +225,28 @@ def test_a_page_does_not_fail_because_a_key_was_changed(caplog: pytest.LogCaptur
     assert new.cookie("_p") is None
 
 
+def test_a_seal_made_anew_replaces_nothing_that_was_written_meanwhile() -> None:
+    """It stands for the token that was opened, and for no other."""
+
+    class Racing(MemoryStore):
+        race: t.Callable[[], object] | None = None
+
+        def swap(self, *args: t.Any, **named: t.Any) -> bool:
+            race, self.race = self.race, None
+            if race is not None:
+                race()
+            return super().swap(*args, **named)
+
+    store = Racing()
+    old = Tab(make_app(Shop, store=store).test_client())
+    old.write("Shop", "coupon", {"a": 1})
+    new = Tab(make_app(Shop, store=store, secret="y" * 32, SECRET_KEY_FALLBACKS=["x" * 32]).test_client())
+    new.set_cookie("_b", old.cookie("_b") or "")
+    store.race = lambda: old.write("Shop", "coupon", {"b": 2})
+    assert new.read("Shop", "coupon") == {"a": 1}
+    assert new.read("Shop", "coupon") == {"b": 2}
+
+
 def test_what_does_not_open_is_logged_once_a_minute(
     shop: Tab, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:

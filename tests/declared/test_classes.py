@@ -125,14 +125,33 @@ def test_mistakes_are_told_where_the_class_is_defined(source: str, base: str, sa
         (", version=0", "version=0"),
         (", version='2'", "version='2'"),
         (", purpose='fun'", "necessary, preferences, analytics, marketing"),
-        (", max_age=3", "max_age"),
-        (", shared=True", "shared"),
+        (
+            ", max_age=3",
+            "Bad has the keyword 'max_age', and this kind of state has none such",
+        ),
+        (
+            ", shared=True",
+            "Bad has the keyword 'shared', and this kind of state has none such",
+        ),
     ],
 )
 def test_options_of_a_class_are_checked(options: str, said: str) -> None:
     """A class keyword that is wrong, or that its kind lacks, is a TypeError."""
     with pytest.raises(TypeError, match=said):
         body("x: int = 3", options=options)
+
+
+@pytest.mark.parametrize(
+    ("base", "keyword", "allowed"),
+    [
+        ("LocalState", "max_age=3", "shared, name, version, purpose"),
+        ("CookieState", "shared=True", "max_age, overflow"),
+    ],
+)
+def test_keywords_of_another_kind_are_told(base: str, keyword: str, allowed: str) -> None:
+    """The error says which keywords a class of this kind may have."""
+    with pytest.raises(TypeError, match=f"has none such; it has {allowed}"):
+        body("x: int = 3", base, f", {keyword}")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"default": 1, "default_factory": int}])

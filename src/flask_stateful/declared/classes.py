@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Iterable
 from datetime import timedelta
 
 from .body import declare
@@ -25,9 +26,12 @@ class State:
     def __init__(self) -> None:
         object.__setattr__(self, "_user_id", None)
 
-    def __init_subclass__(cls, *, name: str | None = None, version: int = 1, purpose: Purpose | None = None) -> None:
+    def __init_subclass__(
+        cls, *, name: str | None = None, version: int = 1, purpose: Purpose | None = None, **foreign: t.Never
+    ) -> None:
         super().__init_subclass__()
         if "_kind" not in vars(cls):
+            _refuse(cls, foreign)
             declare(cls, name=name, version=version, purpose=purpose)
 
     def _values(self) -> Values:
@@ -74,6 +78,15 @@ class State:
         return f"<{type(self).__name__}>" if self._user_id is None else f"<{type(self).__name__} of a user>"
 
 
+def _refuse(cls: type[State], foreign: Iterable[str], *own: str) -> None:
+    """Raise where a class is declared with keywords that its kind has not."""
+    for keyword in foreign:
+        allowed = ", ".join((*own, "name", "version", "purpose"))
+        raise TypeError(
+            f"{cls.__name__} has the keyword {keyword!r}, and this kind of state has none such; it has {allowed}"
+        )
+
+
 class CookieState(State):
     """State in one sealed cookie.
 
@@ -92,7 +105,9 @@ class CookieState(State):
         name: str | None = None,
         version: int = 1,
         purpose: Purpose | None = None,
+        **foreign: t.Never,
     ) -> None:
+        _refuse(cls, foreign, "max_age", "overflow")
         declare(cls, name=name, version=version, purpose=purpose, max_age=max_age, overflow=overflow)
 
 
@@ -112,7 +127,9 @@ class LocalState(State):
         name: str | None = None,
         version: int = 1,
         purpose: Purpose | None = None,
+        **foreign: t.Never,
     ) -> None:
+        _refuse(cls, foreign, "shared")
         declare(cls, name=name, version=version, purpose=purpose, shared=shared)
 
 

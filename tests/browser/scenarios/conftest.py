@@ -11,6 +11,8 @@ from playwright.sync_api import sync_playwright
 from tests.browser.scenarios.chromium import Site, World
 from tests.services import launched
 
+pytest.register_assert_rewrite("tests.browser.scenarios.stories")
+
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 

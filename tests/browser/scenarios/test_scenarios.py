@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.browser.scenarios.stories")
-
-from tests.browser.scenarios import fake  # noqa: E402
-from tests.browser.scenarios.chromium import World  # noqa: E402
-from tests.browser.scenarios.stories import STORIES, Story  # noqa: E402
+from tests.browser.scenarios import fake
+from tests.browser.scenarios.chromium import World
+from tests.browser.scenarios.stories import STORIES, Story
 
 each_story = pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 

@@ -240,11 +240,10 @@ function compare(field, held) {
   const { w, d } = read(field);
   if (d) return;
   if (held > revisionOf(field)) pulls++;
-  const isLost = (held ?? 0) < revisionOf(field) && (w.length > 2 || held !== undefined);
-  if (isLost && !offered.has(stamp(field))) offered.add(stamp(field)) && offer(field);
+  if ((held ?? (w.length > 2 ? 0 : MOST)) < revisionOf(field) && field.offered !== (field.offered = stamp(field))) {
+    offer(field);
+  }
 }
-
-const offered = new Set();
 
 // It is pending again.
 function offer(field) {

@@ -28,6 +28,7 @@ from . import (
     cache_pages,
     cache_stampede,
     chart,
+    client,
     codec,
     cookies,
     gunicorn,
@@ -109,6 +110,7 @@ def _run(name: str, extent: Extent) -> Part:
             part = store.run(place, seconds=extent.store_seconds, tick=_tick)
         elif name == "browser":
             part = browser.run(rounds=extent.codec_rounds, tick=_tick)
+            part += client.run(rounds=extent.codec_rounds, tick=_tick)
         elif name == "cache":
             part = _run_cache(place, extent)
         else:

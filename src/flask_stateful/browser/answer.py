@@ -9,9 +9,9 @@ from markupsafe import Markup
 from .. import clock
 from ..cookies.header import HOST, HOST_HTTP, make_private, vary_by_cookie
 from ..errors import StoreError
-from .carriers import BROWSER, HEADER, NEW_TAB, OWNER
+from .carriers import HEADER, NEW_TAB, OWNER
 from .replica import DAY, Held
-from .scheme import Part
+from .scheme import BROWSER, Part
 from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text, to_base64url
 
 if t.TYPE_CHECKING:

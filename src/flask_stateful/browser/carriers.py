@@ -7,6 +7,7 @@ import typing as t
 
 from ..cookies.header import HOST, HOST_HTTP
 from .registers import Register
+from .scheme import BROWSER
 from .wire import (
     HEADER_BYTES,
     MIRROR_BYTES,
@@ -32,9 +33,6 @@ _MAX_COOKIES: t.Final = 100
 
 #: What follows a tab's id that a response has made up.
 NEW_TAB: t.Final = ".new"
-
-#: The cookie with the browser's id.
-BROWSER: t.Final = "_b"
 
 #: The cookie with the owner's tag.
 OWNER: t.Final = "_u"
@@ -98,14 +96,21 @@ class Carriers:
 
     def mirror(self, name: str) -> Register | None:
         """Return what a mirror cookie holds."""
-        text = self.cookies.get(name)
-        if text is None:
-            return None
-        fits = len(self.prefix) + len(name) + len(text) <= MIRROR_BYTES
-        register = parse_mirror(text) if fits else None
-        if register is None:
-            self.report("mirror cookie")
-        return register
+        return self.mirrors([name]).get(name)
+
+    def mirrors(self, names: t.Iterable[str]) -> dict[str, Register]:
+        """Return what those mirror cookies hold that there are."""
+        cookies, found = self.cookies, dict[str, Register]()
+        for name in names:
+            text = cookies.get(name)
+            if text is not None:
+                fits = len(self.prefix) + len(name) + len(text) <= MIRROR_BYTES
+                register = parse_mirror(text) if fits else None
+                if register is None:
+                    self.report("mirror cookie")
+                else:
+                    found[name] = register
+        return found
 
     def outboxes(self) -> list[Push]:
         """Return what the tabs of this browser have not been able to send otherwise."""

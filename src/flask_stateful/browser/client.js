@@ -17,13 +17,13 @@ const PREFIX = `fs:${D.ns}:`;
 const COOKIE = `${D.secure ? "__Host-" : ""}fs.${D.ns}.`;
 const MOST = Number.MAX_SAFE_INTEGER;
 
-// Octets of text before base64, which makes four of three. A request with more than 8 KiB of cookies is refused by many
+// Octets of JSON for fields, what stands around them left out, before base64, which makes four of three. A request with more than 8 KiB of cookies is refused by many
 // servers, other tabs' included; a page that goes away may send 64 KiB.
-const OUTBOX_ROOM = 2590;
+const OUTBOX_ROOM = 2526;
 const COOKIES_ROOM = 6500;
-const HEADER_ROOM = 2250;
+const HEADER_ROOM = 2186;
 const MIRROR_ROOM = 156;
-const BODY_ROOM = 65536;
+const BODY_ROOM = 65472;
 const VALUE_ROOM = 64512;
 
 // "memory" once storage was denied or full: then something lives in this page only, and on the server.
@@ -31,9 +31,9 @@ export let status = "ok";
 
 const SCOPES = ["local", "tab"];
 
-let tabId = "";
-let isNewTab = false;
-let owner = "";
+let tabId;
+let isNewTab;
+let owner;
 let purposes = ["necessary"];
 
 // ---- Text and values
@@ -46,10 +46,10 @@ function attempt(work, failed) {
   }
 }
 
-const bytes = text => new TextEncoder().encode(text);
+const bytes = value => new TextEncoder().encode(JSON.stringify(value));
 
 const encode = value =>
-  btoa(String.fromCharCode(...bytes(JSON.stringify(value)))).replace(/[+/=]/g, sign => ({ "+": "-", "/": "_" })[sign] ?? "");
+  btoa(String.fromCharCode(...bytes(value))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
 function decode(text) {
   const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
@@ -66,7 +66,7 @@ function frozen(value, label) {
   if (value && [null, Object.prototype].includes(Object.getPrototypeOf(value))) {
     return Object.freeze(Object.fromEntries(Object.entries(value).map(inside)));
   }
-  throw TypeError(`${label}: JSON cannot hold this`);
+  throw TypeError(`${label} is no JSON`);
 }
 
 // Return a register that came from elsewhere as {w, s: seconds to live}, or throw.
@@ -78,77 +78,80 @@ function checked(wire) {
 
 // ---- Storage: what the browser does not take, or may not, is kept in the page's memory
 
-const memory = { local: new Map(), tab: new Map() };
-
 // Merely to look at storage throws where it is denied.
 const use = ({ scope, name }, work) => attempt(() => work(scope === "tab" ? sessionStorage : localStorage, PREFIX + name));
 
-const load = item => memory[item.scope].get(item.name) ?? use(item, (storage, key) => storage.getItem(key)) ?? null;
+const load = item => item.memory ?? use(item, (storage, key) => storage.getItem(key)) ?? null;
 
 // An older value must not come back with the next page.
 function keep(item, text, allowed = true) {
-  const { scope, name } = item;
-  if (allowed && use(item, (storage, key) => storage.setItem(key, text) ?? true)) return memory[scope].delete(name);
+  delete item.memory;
+  if (allowed && use(item, (storage, key) => storage.setItem(key, text) ?? true)) return;
   discard(item);
-  memory[scope].set(name, text);
-  if (allowed) fail(scope);
+  item.memory = text;
+  if (allowed) fail(item.scope);
 }
 
 // Without its owner's tag, the next page takes this storage for incomplete and asks the server for everything.
 function fail(scope) {
   status = "memory";
-  memory[scope].set("_u", owner);
-  discard({ scope, name: "_u" });
+  discard(OWNERS[scope]);
+  OWNERS[scope].memory = owner;
 }
 
 const discard = item => use(item, (storage, key) => storage.removeItem(key));
 
 function drop(item) {
-  memory[item.scope].delete(item.name);
+  delete item.memory;
   discard(item);
 }
 
 const TAB = { scope: "tab", name: "_t" };
+const OWNERS = { local: { scope: "local", name: "_u" }, tab: { scope: "tab", name: "_u" } };
 
 // ---- Fields
 
-const fields = [];
+// By their labels.
+const known = {};
 
 function declare(scope) {
-  const handles = Object.entries(D[scope]).map(([name, model]) => {
+  const handles = {};
+  for (const name in D[scope]) {
+    const model = D[scope][name];
     const handle = {};
     for (const key in model.f) {
       const label = `${name}.${key}`;
-      const field = { d: null, ...model.f[key], label, name: model.v > 1 ? `${label}~${model.v}` : label, scope, model };
-      field.d = frozen(field.d);
-      fields.push((handle[key] = field));
+      const field = { ...model.f[key], label, name: model.v > 1 ? `${label}~${model.v}` : label, scope, model };
+      field.d = frozen(field.d ?? null);
+      known[label] = handle[key] = field;
     }
-    return [name, new Proxy(handle, { get: getter(valueOf), set: assign, deleteProperty: reset })];
-  });
-  return new Proxy(Object.freeze(Object.fromEntries(handles)), { get: getter(handle => handle) });
+    handles[name] = new Proxy(handle, { get: getter(valueOf), set: assign, deleteProperty: reset });
+  }
+  return new Proxy(Object.freeze(handles), { get: getter(handle => handle) });
 }
 
 // A name that nobody declared is an error. Symbols, "then" and "toJSON" are what JavaScript asks of any object.
-const getter = show => (target, key) =>
-  typeof key === "symbol" || key in {} || key === "then" || key === "toJSON" ? target[key] : show(demand(target, key));
+const ASKED = { then: 0, toJSON: 0 };
 
-function demand(known, name) {
-  if (Object.hasOwn(known, name)) return known[name];
-  throw TypeError(`nobody declared ${name}, only ${Object.keys(known)}`);
+const getter = show => (target, key) => (typeof key === "symbol" || key in ASKED ? target[key] : show(demand(target, key)));
+
+function demand(declared, name) {
+  if (Object.hasOwn(declared, name)) return declared[name];
+  throw TypeError(`${name} is none of ${Object.keys(declared)}`);
 }
 
-const labels = () => Object.fromEntries(fields.map(field => [field.label, field]));
-
-const named = label => demand(labels(), label);
+const named = label => demand(known, label);
 
 export const local = declare("local");
 export const tab = declare("tab");
+
+const fields = Object.values(known);
 
 // Entries of an older version of a model: they are pushed once, as they are, for the server to migrate.
 const old = [];
 
 function findOld(scope) {
-  for (const key in use({ scope }, storage => ({ ...storage }))) {
+  for (const key in use({ scope }, storage => storage)) {
     const [, name, owner, version = 1] = key.split(PREFIX)[1]?.match(/^((\w+)\.[^~]+~?(\d+)?)$/) ?? [];
     const model = D[scope][owner];
     if (version < model?.v) offer(old[old.push({ name, scope, model }) - 1]);
@@ -159,7 +162,8 @@ const all = () => [...fields, ...old];
 
 // ---- Entries
 
-// Read each time, because another tab may have written it since; parsed when it has changed. It may be anything.
+// Looked up where its value is wanted or about to change, because another tab may have written it since; parsed when it
+// has. It may be anything. Whatever else asks for it is content with field.entry.
 function read(field) {
   const text = load(field);
   if (text !== field.text) Object.assign(field, { text, entry: parse(text) });
@@ -169,8 +173,8 @@ function read(field) {
 }
 
 function parse(text) {
-  const { w, d, e } = attempt(() => JSON.parse(text)) ?? {};
-  return attempt(() => ({ ...checked(w), d: d ? 1 : 0, e })) ?? { w: [0, 0], d: 0 };
+  const item = attempt(() => JSON.parse(text));
+  return attempt(() => ({ ...item, ...checked(item.w) })) ?? { w: [0, 0], d: 0 };
 }
 
 function write(field, w, d, e) {
@@ -181,9 +185,9 @@ function write(field, w, d, e) {
 
 const granted = field => purposes.includes(field.model.p);
 
-const revisionOf = field => read(field).w.at(-2);
+const revisionOf = field => field.entry.w.at(-2);
 
-const writeOf = field => read(field).w.at(-1);
+const writeOf = field => field.entry.w.at(-1);
 
 // Two fields that are written within one millisecond may have the same number.
 const stamp = field => field.name + writeOf(field);
@@ -197,10 +201,10 @@ const expiry = seconds => seconds && Date.now() + seconds * 1000;
 
 function assign(handle, key, value) {
   const field = demand(handle, key);
-  const { label, x, m, b = VALUE_ROOM } = field;
+  const { label, x, m, b = MOST } = field;
   if (x) throw TypeError(`${label} is sealed`);
   const copy = frozen(value, label);
-  const size = bytes(JSON.stringify(copy)).length;
+  const size = bytes(copy).length;
   const room = Math.min(b, m ? MIRROR_ROOM : VALUE_ROOM);
   if (size > room) throw RangeError(`${label}: ${size} octets, ${room} at most`);
   return commit(field, copy);
@@ -211,6 +215,7 @@ function reset(handle, key) {
 }
 
 function commit(field, ...value) {
+  read(field);
   const n = Math.min(MOST, Math.max(writeOf(field) + 1, Date.now() * 1000));
   write(field, [...value, revisionOf(field), n], 1, expiry(field.s));
   if (field.m && granted(field)) mirror(field);
@@ -225,8 +230,7 @@ function take(field, { w, s }) {
   const { d } = read(field);
   const [r, n] = w.slice(-2);
   const isOlder = n < writeOf(field);
-  if (isOlder && (d || field.m)) return;
-  if (r > revisionOf(field) || (r === revisionOf(field) && !isOlder)) write(field, w, 0, expiry(s ?? field.s));
+  if (isOlder ? !d && !field.m && r > revisionOf(field) : r >= revisionOf(field)) write(field, w, 0, expiry(s ?? field.s));
 }
 
 function acknowledge(field, [r, n]) {
@@ -246,10 +250,9 @@ function compare(field, held) {
 }
 
 // It is pending again.
-function offer(field) {
-  const { w, e } = read(field);
+function offer(field, w = read(field).w) {
   answered.delete(stamp(field));
-  write(field, w, 1, e);
+  write(field, w, 1, field.entry.e);
 }
 
 // ---- Cookies
@@ -263,18 +266,20 @@ let crowd = 0;
 function openJar() {
   const text = attempt(() => document.cookie) ?? "";
   jar = new Map(text.split("; ").filter(pair => pair.startsWith(COOKIE)).map(pair => pair.slice(COOKIE.length).split("=")));
-  crowd = text.length - (jar.get(`_q.${tabId}`)?.length ?? 0);
+  crowd = text.length - (jar.get(`_q.${tabId}`) ?? "").length;
 }
 
-function setCookie(name, value, seconds) {
-  const attributes = `Path=/; SameSite=Lax; Max-Age=${Math.ceil(seconds)}${D.secure ? "; Secure" : ""}`;
-  attempt(() => (document.cookie = `${COOKIE}${name}=${value}; ${attributes}`));
+// Without a value, remove it where it is.
+function setCookie(name, value = "", seconds = 0) {
+  if (!jar.delete(name) && !value) return;
   if (value) jar.set(name, value);
-  else jar.delete(name);
+  const age = value ? Math.ceil(seconds) : 0;
+  const text = `${COOKIE}${name}=${value}; Path=/; SameSite=Lax; Max-Age=${age}${D.secure ? "; Secure" : ""}`;
+  attempt(() => (document.cookie = text));
 }
 
 function mirror(field) {
-  const { w, e } = read(field);
+  const { w, e } = field.entry;
   setCookie(field.name, encode(w), e ? (e - Date.now()) / 1000 : 400 * 86400);
 }
 
@@ -282,47 +287,46 @@ function outbox() {
   const name = `_q.${tabId}`;
   const room = Math.min(OUTBOX_ROOM, (COOKIES_ROOM - crowd) * 0.75) - COOKIE.length;
   const push = message(room, pending().filter(field => !field.m));
-  if (Object.keys(push.p).length) setCookie(name, encode(push), 60);
-  else if (jar.has(name)) setCookie(name, "", 0);
+  setCookie(name, Object.keys(push.p).length ? encode(push) : "", 60);
 }
 
-// Any answer may have set cookies, and so may other tabs.
-function look() {
-  if (!tabId) return;
+// Any answer may have set cookies, and so may other tabs. (An event says nothing that a patch does.)
+function look(patch) {
   openJar();
-  SCOPES.forEach(scope => meetOwner(scope, jar.get("_u") ?? ""));
+  owner = jar.get("_u") ?? "";
+  SCOPES.forEach(meetOwner);
   purposes = ["necessary", ...(jar.get("_c") ?? "").split(".")];
   for (const field of all()) {
-    if (!granted(field)) forget(field);
-    else if (field.m) meetMirror(field, jar.get(field.name));
+    read(field);
+    if (granted(field)) {
+      if (field.m) meetMirror(field, jar.get(field.name));
+    } else {
+      // What was written without consent stays in memory; once there is consent, it is pending like any other.
+      discard(field);
+      setCookie(field.name);
+    }
   }
+  attempt(() => apply(patch));
   schedule();
-  announceAll();
+  fields.forEach(announce);
 }
 
 // What belonged to somebody else goes, before anything else is looked at: here, and in each tab. A tag that begins with
 // "~" follows on one that this browser was never told; that alone is nobody's.
-function meetOwner(scope, tag) {
-  const item = { scope, name: "_u" };
+function meetOwner(scope) {
+  const item = OWNERS[scope];
   const before = load(item);
-  owner = tag;
-  if (before === tag) return;
-  if (before?.length > 1 || tag[0] === "~") all().forEach(field => field.scope === scope && !field.model.s && drop(field));
-  keep(item, tag);
+  if (before === owner) return;
+  if (before?.length > 1 || owner[0] === "~") all().filter(field => field.scope === scope && !field.model.s).forEach(drop);
+  keep(item, owner);
   if ((before || scope === "local" || !isNewTab) && replica(scope).length) pulls++;
-}
-
-// What was written without consent stays in memory; once there is consent, it is pending like any other.
-function forget(field) {
-  discard(field);
-  if (jar.has(field.name)) setCookie(field.name, "", 0);
 }
 
 // Such a cookie is the server's register. Where ours is later, or it is gone, it is written again.
 function meetMirror(field, text) {
-  const theirs = attempt(() => checked(decode(text)));
-  const differs = () => `${theirs?.w.slice(-2)}` !== `${read(field).w.slice(-2)}`;
-  if (theirs && differs()) take(field, theirs);
+  const theirs = attempt(() => decode(text));
+  const differs = () => `${theirs}` !== `${field.entry.w}`;
+  if (differs()) attempt(() => take(field, checked(theirs)));
   if (differs() && writeOf(field) + revisionOf(field)) mirror(field);
 }
 
@@ -341,7 +345,7 @@ let timer;
 // Writes that the server has answered; one that is pending still, it will not take now.
 const answered = new Set();
 
-const unconfirmed = () => all().filter(field => granted(field) && read(field).d);
+const unconfirmed = () => all().filter(field => granted(field) && field.entry.d);
 
 // What is to be sent, the newest first.
 const pending = () =>
@@ -349,24 +353,22 @@ const pending = () =>
 
 const isPulling = () => pulls > pulled || SCOPES.some(isAwaited);
 
-const isDue = () => isPulling() || pending().length > 0;
+const isDue = () => isPulling() || pending().length;
 
 // Cookies say up to which revision something waits for this browser, or for this tab; what has arrived is crossed out.
 function isAwaited(scope) {
   const name = scope === "tab" ? `_p.${tabId}` : "_p";
   const revision = jar.get(name);
   const isHere = revision === asked.get(name) || replica(scope).some(field => revisionOf(field) >= revision);
-  if (revision && isHere) setCookie(name, "", 0);
-  return revision && !isHere;
+  if (isHere) setCookie(name);
+  return !isHere;
 }
 
 // Return a push of as many fields as there is room for.
 function message(room, wanted, g) {
-  const push = { t: tabId, u: owner, q: status === "ok" ? 0 : 1, g, p: {} };
-  // What is above takes this much.
-  room -= 64;
+  const push = { t: tabId, u: owner, q: +(status !== "ok"), g, p: {} };
   for (const { name, entry } of wanted) {
-    const size = bytes(JSON.stringify([name, entry.w])).length;
+    const size = bytes([name, entry.w]).length;
     if (size > room) continue;
     room -= size;
     push.p[name] = entry.w;
@@ -393,22 +395,22 @@ async function drain() {
 }
 
 async function post() {
-  const [wanted, found] = [pulls, new Map(jar)];
-  const push = message(BODY_ROOM, pending(), isPulling() ? 1 : undefined);
+  all().forEach(read);
+  const [wanted, found] = [pulls, jar];
+  const push = message(BODY_ROOM, pending(), +isPulling());
   const response = await request(push);
   if (!response.ok) throw Error(response.status);
   const patch = await response.json();
   if (push.g) [pulled, asked] = [wanted, found];
   for (const name in push.p) answered.add(name + push.p[name].at(-1));
   old.forEach(field => field.name in push.p && drop(field));
-  apply(patch);
-  look();
+  look(patch);
 }
 
 const request = (push, keepalive) =>
   window.fetch(D.url, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-State": encode({ t: tabId }) },
+    headers: { "Content-Type": "application/json", "X-State": encode(tabId) },
     body: JSON.stringify(push),
     keepalive,
   });
@@ -418,7 +420,7 @@ export async function flush() {
   const written = unconfirmed().map(stamp);
   await flight?.catch(() => {});
   if (isDue()) await send();
-  if (unconfirmed().some(field => written.includes(stamp(field)))) throw Error("not all confirmed");
+  if (unconfirmed().some(field => written.includes(stamp(field)))) throw Error("unconfirmed");
 }
 
 // ---- Messages from the server
@@ -426,14 +428,13 @@ export async function flush() {
 // A page may be old, or have been rendered for another tab or user: no more of it is taken than is true here.
 function apply({ t, u = "", a = {}, p = {}, h, x }) {
   if (u !== owner) return;
-  const mine = field => (field.scope === "local" || t === tabId);
-  const each = (told, act) => fields.filter(field => mine(field) && field.name in told).forEach(field => act(field, told[field.name]));
-  each(p, (field, wire) => take(field, checked(wire)));
-  each(a, acknowledge);
-  if (h) fields.filter(field => mine(field) && !field.m).forEach(field => compare(field, h[field.name]));
+  for (const field of fields.filter(({ scope }) => scope === "local" || t === tabId)) {
+    const { name, m } = field;
+    if (p[name]) take(field, checked(p[name]));
+    if (a[name]) acknowledge(field, a[name]);
+    if (h && !m) compare(field, h[name]);
+  }
   if (x) pulls++;
-  schedule();
-  announceAll();
 }
 
 // ---- This tab
@@ -443,18 +444,15 @@ function claimTab(island) {
   const [free] = /^[0-9a-f]{8}(?=-$)/.exec(load(TAB)) ?? [];
   isNewTab = !free;
   tabId = free ?? (island?.new ? island.t : newId());
-  keep(TAB, tabId);
-  if (isNewTab) fields.forEach(field => field.scope === "tab" && offerCopy(field));
+  // The server knows nothing of a new tab.
+  for (const field of isNewTab ? replica("tab") : []) {
+    const [v, , n] = field.entry.w;
+    if (n) offer(field, [v, 0, n]);
+  }
 }
 
-// Eight hexadecimal digits. (Plain http has no crypto.randomUUID().)
-const newId = () => (crypto.getRandomValues(new Uint32Array(1))[0] + 2 ** 32).toString(16).slice(1);
-
-// The server knows nothing of a new tab.
-function offerCopy(field) {
-  const { w, e } = read(field);
-  if (w.length > 2) write(field, [w[0], 0, w[2]], 1, e);
-}
+// Eight hexadecimal digits. Nobody gains by guessing them: a browser's own id, which scripts cannot read, goes with them.
+const newId = () => Math.random().toString(16).padEnd(10, 0).slice(2, 10);
 
 // Say which tab navigates: the request for a page has no header that could.
 function hint() {
@@ -468,7 +466,8 @@ const listeners = new Set();
 
 // Call a function with (value, name) when a field has another value, whoever changed it; "*" stands for all fields.
 export function on(name, listener) {
-  const pair = [name === "*" || named(name), listener];
+  if (name !== "*") named(name);
+  const pair = [name, listener];
   listeners.add(pair);
   return () => listeners.delete(pair);
 }
@@ -481,11 +480,9 @@ function announce(field) {
   field.shown = text;
   showIn(document, field.label);
   for (const [name, listener] of listeners) {
-    if (name === true || name === field) attempt(() => listener(value, field.label), reportError);
+    if (name === "*" || name === field.label) attempt(() => listener(value, field.label), reportError);
   }
 }
-
-const announceAll = () => fields.forEach(announce);
 
 // ---- Elements
 
@@ -493,9 +490,10 @@ const asText = value => (typeof value === "object" && value ? JSON.stringify(val
 
 // Show the elements inside another one: all, or those of one field.
 function showIn(root, label) {
-  for (const element of root.querySelectorAll("[data-state-bind],[data-state-model]")) {
-    const name = element.dataset.stateBind ?? element.dataset.stateModel;
-    if (!label || label === name) attempt(() => fill(element, named(name)), reportError);
+  const which = label ? `="${label}"]` : "]";
+  for (const element of root.querySelectorAll(`[data-state-bind${which},[data-state-model${which}`)) {
+    const { stateBind, stateModel } = element.dataset;
+    attempt(() => fill(element, named(stateBind ?? stateModel)), reportError);
   }
 }
 
@@ -507,7 +505,7 @@ function fill(element, field) {
   else if (type === "checkbox") element.checked = value;
   else if (type === "radio") element.checked = element.value === asText(value);
   else if (type === "select-multiple") for (const option of options) option.selected = value.map(asText).includes(option.value);
-  else if (JSON.stringify(taken(element, field)) !== JSON.stringify(value)) element.value = asText(value);
+  else if (JSON.stringify(taken(element, field)) !== field.shown) element.value = asText(value);
 }
 
 // Return what a control says: JSON where the default is no text, and the default where it says nothing.
@@ -521,20 +519,16 @@ function taken({ type, value, checked, selectedOptions }, { d }) {
 function listen({ target }) {
   const label = target.dataset?.stateModel;
   const value = label && taken(target, named(label));
-  if (value !== undefined) assign(labels(), label, value);
+  if (value !== undefined) assign(known, label, value);
 }
 
 // ---- Requests of the page
 
-const isOurs = url => tabId && new URL(url, document.baseURI).origin === self.origin;
+const isOurs = url => tabId && new URL(url, document.baseURI).origin === origin;
 
 const header = () => encode(message(HEADER_ROOM, pending()));
 
-function receive(url, text) {
-  if (!isOurs(url)) return;
-  look();
-  attempt(() => apply(decode(text)));
-}
+const receive = (url, text) => isOurs(url) && look(attempt(() => decode(text)));
 
 // Fetch as window.fetch does; our own origin is told what is pending, and what it answers is applied.
 export async function fetch(input, init) {
@@ -554,16 +548,16 @@ function start() {
   const island = attempt(() => JSON.parse(document.getElementById("fs-state").textContent));
   claimTab(island);
   SCOPES.forEach(findOld);
-  look();
+  shown(island);
   // It has said which tab asks for this page; the next page may be another tab's.
-  if (jar.get("_t") === tabId) setCookie("_t", "", 0);
-  if (island) attempt(() => apply(island));
-  showIn(document);
+  if (jar.get("_t") === tabId) setCookie("_t");
   // Older browsers keep pages that listen to this out of the back-forward cache.
   if (replica("tab").length) EVENTS.beforeunload = hint;
   for (const type in EVENTS) addEventListener(type, EVENTS[type], true);
-  const watch = new MutationObserver(records => records.forEach(record => showIn(record.target)));
-  watch.observe(document, { childList: true, subtree: true });
+  new MutationObserver(records => records.forEach(({ target }) => showIn(target))).observe(document, {
+    childList: true,
+    subtree: true,
+  });
 }
 
 const EVENTS = {
@@ -585,9 +579,9 @@ const EVENTS = {
 };
 
 // From the back-forward cache: everything may have changed meanwhile. Otherwise: browsers restore forms late.
-function shown({ persisted }) {
-  if (persisted) keep(TAB, tabId);
-  look();
+function shown(island) {
+  keep(TAB, tabId);
+  look(island);
   showIn(document);
 }
 
@@ -600,5 +594,5 @@ function hidden() {
 for (const field of fields) field.shown = JSON.stringify(valueOf(field));
 
 // A page that is rendered ahead may never be seen: it confirms nothing.
-if (document.prerendering) document.addEventListener("prerenderingchange", start, { once: true });
+if (document.prerendering) document.onprerenderingchange = start;
 else start();

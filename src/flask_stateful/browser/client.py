@@ -16,8 +16,7 @@ from .scheme import Part, Scheme, Slot
 _DECLARATIONS: t.Final = "const D={};"
 
 _QUOTED: t.Final = re.compile(r'("(?:[^"\\\n]|\\.)*"|`(?:[^`\\]|\\.)*`)')
-_AROUND_SIGN: t.Final = re.compile(r" ?([^\w$\s]) ?")
-_AFTER_OPENING: t.Final = re.compile(r"([;,{(\[])\n")
+_AROUND_SIGN: t.Final = re.compile(r"\s?([^\w$\s])\s?")
 
 MODULE: t.Final = "client.js"
 
@@ -47,12 +46,15 @@ def _squeezed_source() -> str:
 
 
 def squeezed(source: str) -> str:
-    """Return a module without comments, which are lines of their own, and without the white space that says nothing."""
+    """Return a module without comments, which are lines of their own, and without the white space that says nothing.
+
+    :param source: a module whose statements end in a semicolon or in a block.
+    """
     lines = (line.strip() for line in source.splitlines())
     code = "\n".join(line for line in lines if line and not line.startswith("//"))
     # Every second part is text in quotes.
     parts = _QUOTED.split(code)
-    parts[::2] = [_AFTER_OPENING.sub(r"\1", _AROUND_SIGN.sub(r"\1", part)) for part in parts[::2]]
+    parts[::2] = [_AROUND_SIGN.sub(r"\1", part) for part in parts[::2]]
     return "".join(parts)
 
 

@@ -45,8 +45,8 @@ class BrowserPlace:
                 " hand on the value"
             ) from None
         service = self._service()
-        visit = visit_of(service, environ)
-        values: BrowserValues | None = visit.values.get(model)
+        visit: Visit | None = environ.get(service.environ_key)
+        values: BrowserValues | None = None if visit is None else visit.values.get(model)
         if values is None:
             visit = visit_of(service, environ, service.scheme_with(model))
             values = visit.values[model] = BrowserValues(visit, model)
@@ -66,7 +66,7 @@ class BrowserValues:
     def get(self, field: Field) -> t.Any:
         """Return a field's value, or its default."""
         visit = self._visit
-        return visit.shelf(visit.read(field)).get(field, visit.refused)
+        return visit.reading(field).get(field, visit.refused)
 
     def set(self, field: Field, value: t.Any) -> None:
         """Set a value."""
@@ -81,7 +81,7 @@ class BrowserValues:
     def known(self, field: Field) -> bool:
         """Tell whether there is a value."""
         visit = self._visit
-        return visit.shelf(visit.read(field)).knows(field, visit.refused)
+        return visit.reading(field).knows(field, visit.refused)
 
 
 def visit_of(service: BrowserService, environ: WSGIEnvironment, scheme: Scheme | None = None) -> Visit:

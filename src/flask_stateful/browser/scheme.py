@@ -41,6 +41,9 @@ _OF_OBJECTS: t.Final = frozenset(
     ]
 )
 
+#: The cookie with the browser's id.
+BROWSER: t.Final = "_b"
+
 _OUTSIDE: t.Final = re.compile(r"[^A-Za-z0-9_-]")
 #: What follows the name of a class in that of a register.
 _NAME: t.Final = re.compile(r"\.\w+(?:~[0-9]{1,6})?", re.ASCII)
@@ -78,14 +81,16 @@ TTLS: t.Final = {Part.SHARED: 30 * DAY, Part.OWNED: 30 * DAY, Part.TAB: DAY}
 class Slot:
     """A field as the browser knows it."""
 
-    __slots__ = ("field", "model", "name", "owned", "part")
+    __slots__ = ("field", "model", "name", "note", "owned", "part")
 
-    def __init__(self, model: Model, field: Field, part: Part) -> None:
+    def __init__(self, model: Model, field: Field, part: Part, cookie: str) -> None:
         #: The register's name.
         self.name: t.Final = field.key
         self.model: t.Final = model
         self.field: t.Final = field
         self.part: t.Final = part
+        #: What a request notes that reads it.
+        self.note: t.Final = f"cookie:{cookie}"
         #: Whether it goes when another user comes.
         self.owned: t.Final = model.kind == "tab" or not model.shared
 
@@ -131,7 +136,9 @@ class Scheme:
             raise ConfigError(f"{field.where}: JavaScript asks any object for {name!r}; choose another name")
         if field.max_bytes is not None and field.max_bytes > BODY_BYTES:
             raise ConfigError(f"{field.where} has max_bytes={field.max_bytes:,}, and a browser may send {BODY_BYTES:,}")
-        return Slot(model, field, Part.MIRROR if mirrored else record_of(model))
+        if mirrored:
+            return Slot(model, field, Part.MIRROR, self.prefix + field.key)
+        return Slot(model, field, record_of(model), self.prefix + BROWSER)
 
     def _mirror_size(self, model: Model, field: Field) -> int | None:
         """Return how long a field's mirror cookie may become; ``None`` where it cannot have one."""

@@ -14,13 +14,13 @@ from ..seldom import log_seldom
 from ..unit import WRITTEN, Step
 from . import registers
 from .answer import Answer
-from .carriers import BROWSER, Carriers
+from .carriers import Carriers
 from .identity import Browser
 from .owner import Ownership, change_owner, keep_owned, may_come_from, meet_owner
 from .records import save_record, seal_anew
 from .registers import NOTHING, Pushed, Register, Write
 from .replica import Held, Registers
-from .scheme import TTLS, Part, Scheme, Slot
+from .scheme import BROWSER, TTLS, Part, Scheme, Slot
 from .sealed import Opened, Sealer
 from .service import BrowserService
 from .shelf import Shelf, pushed
@@ -140,14 +140,14 @@ class Visit:
 
     # Reading
 
-    def read(self, field: Field) -> Part:
-        """Note that a field is read, and return where it is."""
+    def reading(self, field: Field) -> Shelf:
+        """Note that a field is read, and return the registers that its own is among."""
         slot = self.scheme.slots[field.key]
         if slot.owned and not self.ownership.is_met:
             meet_owner(self)
         self.answer.is_personal = True
-        self.note_read(slot.name if slot.part is Part.MIRROR else BROWSER)
-        return slot.part
+        self.unit.reads.add(slot.note)
+        return self.shelves.get(slot.part) or self.shelf(slot.part)
 
     def note_read(self, cookie: str) -> None:
         """Note that what the response says depends on one of our cookies."""
@@ -185,11 +185,9 @@ class Visit:
 
     def _held(self, part: Part) -> dict[str, Register]:
         if part is Part.MIRROR:
-            mirror = self.carriers.mirror
             is_strange = self.ownership.has_moved
             slots = self.scheme.parts[part]
-            found = {slot.name: mirror(slot.name) for slot in slots if not (slot.owned and is_strange)}
-            return {name: register for name, register in found.items() if register is not None}
+            return self.carriers.mirrors(slot.name for slot in slots if not (slot.owned and is_strange))
         key, now = self.key(part), clock.now()
         if key is None:
             return {}
@@ -201,6 +199,8 @@ class Visit:
 
     def _overlay(self, part: Part, shelf: Shelf) -> None:
         """Lay what the browser has sent over what the server holds."""
+        if not self.pushes:
+            return
         slots = self.scheme.slots
         sent = [
             (write, name)
@@ -268,6 +268,8 @@ class Visit:
         """Return what Python has changed in a part, as far as it was looked at."""
         shelf = self.shelves.get(part)
         changed = {} if shelf is None else shelf.changes()
+        if not changed and part not in self.outdated:
+            return changed
         # What the visitor has not agreed to lives for this request alone; what is removed goes in any case.
         kept = {name: value for name, value in changed.items() if value is None or self.allows(self.slot(name))}
         return {**kept, **dict.fromkeys(self.outdated[part])} if part in self.outdated else kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -137,7 +137,12 @@ class TypeCodec:
         :raises DecodeError: if it does not fit the type.
         """
         value = loads(data)
-        return value if type(value) is self._scalar else self._fitting(lambda: self._convert(value))
+        if type(value) is self._scalar:
+            return value
+        try:
+            return self._convert(value)
+        except Exception:
+            raise self._misfit() from None
 
     def to_json(self, value: t.Any) -> bytes:
         """Encode a value as JSON that JavaScript holds without loss.
@@ -162,17 +167,17 @@ class TypeCodec:
 
         :raises DecodeError: if it does not fit the type, or cannot be stored.
         """
-        value = self._fitting(lambda: self._json.decode(data))
-        if type(value) not in FROZEN:
-            self._fitting(lambda: self.dumps(value))
+        try:
+            value = self._json.decode(data)
+            if type(value) not in FROZEN:
+                self.dumps(value)
+        except Exception:
+            raise self._misfit() from None
         return value
 
-    def _fitting(self, decode: Callable[[], t.Any]) -> t.Any:
-        try:
-            return decode()
-        except Exception:
-            # Without the cause, whose text may quote the value.
-            raise DecodeError(f"what is kept of {self.where} does not fit {describe(self.kind)}") from None
+    def _misfit(self) -> DecodeError:
+        # Without the cause, whose text may quote the value.
+        return DecodeError(f"what is kept of {self.where} does not fit {describe(self.kind)}")
 
     def _convert(self, lowered: t.Any) -> t.Any:
         return msgspec.convert(lowered, self.kind, builtin_types=_EXACT, dec_hook=_raise_custom)

@@ -82,12 +82,12 @@ class Places:
 class Home(t.Protocol):
     """What an application has of us, as far as declared state needs to know."""
 
-    def place(self, kind: str) -> Place:
-        """Return the place of a kind."""
-        ...
+    def place_of(self, model: Model) -> Place:
+        """Return where a class is kept.
 
-    def admit(self, model: Model) -> None:
-        """Raise :exc:`~flask_stateful.errors.ConfigError` where a class is none of the application's."""
+        :raises ConfigError: where it is none of the application's.
+        """
+        ...
 
 
 def values_of(model: Model, user_id: str | None) -> Values:
@@ -98,5 +98,4 @@ def values_of(model: Model, user_id: str | None) -> Values:
     home: Home | None = _current_app().extensions.get(EXTENSION)
     if home is None:
         raise ConfigError("this application has no Stateful; write `state = Stateful(app)` or `state.init_app(app)`")
-    home.admit(model)
-    return home.place(model.kind).values(model, user_id)
+    return home.place_of(model).values(model, user_id)

@@ -123,6 +123,7 @@ class Services:
         #: What the cache needs.
         self.cache_runtime: t.Final = Once(self._make_cache, lock)
         self._places = self._make_places()
+        self._placed: dict[Model, Place] = {}
 
     def place(self, kind: str) -> Place:
         """Return where one kind of declared state is kept.
@@ -131,9 +132,17 @@ class Services:
         """
         return self._places.place(kind)
 
-    def admit(self, model: Model) -> None:
-        """Raise :exc:`ConfigError` where a declared class is none of the application's."""
+    def place_of(self, model: Model) -> Place:
+        """Return where a declared class is kept.
+
+        :raises ConfigError: where it is none of the application's.
+        """
+        return self._placed.get(model) or self._admit(model)
+
+    def _admit(self, model: Model) -> Place:
         self.declared.admit(model)
+        place = self._placed[model] = self.place(model.kind)
+        return place
 
     def unit_of(self, environ: WSGIEnvironment) -> Unit:
         """Return the unit of the request with this environ, made at first use."""

@@ -15,10 +15,10 @@ const D = {};
 
 const PREFIX = `fs:${D.ns}:`;
 const COOKIE = `${D.secure ? "__Host-" : ""}fs.${D.ns}.`;
-const MOST = Number.MAX_SAFE_INTEGER;
+const MOST = 2 ** 53 - 1;
 
-// Octets of JSON for fields, what stands around them left out, before base64, which makes four of three. A request with more than 8 KiB of cookies is refused by many
-// servers, other tabs' included; a page that goes away may send 64 KiB.
+// Octets of JSON for fields, what stands around them left out, before base64, which makes four of three. A request with
+// more than 8 KiB of cookies, other tabs' included, is refused by many servers; a page that goes away may send 64 KiB.
 const OUTBOX_ROOM = 2526;
 const COOKIES_ROOM = 6500;
 const HEADER_ROOM = 2186;
@@ -63,7 +63,7 @@ function frozen(value, label) {
   if (value === null || value === !!value || Number.isFinite(value)) return value;
   if (typeof value === "string" && value.isWellFormed?.() !== false) return value;
   if (Array.isArray(value)) return Object.freeze(Array.from(value, inside));
-  if (value && [null, Object.prototype].includes(Object.getPrototypeOf(value))) {
+  if (value && Object.getPrototypeOf(value) === Object.prototype) {
     return Object.freeze(Object.fromEntries(Object.entries(value).map(inside)));
   }
   throw TypeError(`${label} is no JSON`);
@@ -229,8 +229,8 @@ function commit(field, ...value) {
 function take(field, { w, s }) {
   const { d } = read(field);
   const [r, n] = w.slice(-2);
-  const isOlder = n < writeOf(field);
-  if (isOlder ? !d && !field.m && r > revisionOf(field) : r >= revisionOf(field)) write(field, w, 0, expiry(s ?? field.s));
+  const known = revisionOf(field);
+  if (n < writeOf(field) ? !d && !field.m && r > known : r >= known) write(field, w, 0, expiry(s ?? field.s));
 }
 
 function acknowledge(field, [r, n]) {
@@ -526,7 +526,6 @@ function listen({ target }) {
 
 const isOurs = url => tabId && new URL(url, document.baseURI).origin === origin;
 
-const header = () => encode(message(HEADER_ROOM, pending()));
 
 const receive = (url, text) => isOurs(url) && look(attempt(() => decode(text)));
 
@@ -534,13 +533,13 @@ const receive = (url, text) => isOurs(url) && look(attempt(() => decode(text)));
 export async function fetch(input, init) {
   if (!isOurs(input.url ?? input)) return window.fetch(input, init);
   const request = new Request(input, init);
-  request.headers.set("X-State", header());
+  request.headers.set("X-State", encode(message(HEADER_ROOM, pending())));
   const response = await window.fetch(request);
   receive(response.url, response.headers.get("X-State"));
   return response;
 }
 
-const annotate = (headers, url) => isOurs(url) && (headers["X-State"] = header());
+const annotate = (headers, url) => isOurs(url) && (headers["X-State"] = encode(message(HEADER_ROOM, pending())));
 
 // ---- Start
 

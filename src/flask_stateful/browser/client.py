@@ -54,7 +54,7 @@ def squeezed(source: str) -> str:
     code = "\n".join(line for line in lines if line and not line.startswith("//"))
     # Every second part is text in quotes.
     parts = _QUOTED.split(code)
-    parts[::2] = [_AROUND_SIGN.sub(r"\1", part) for part in parts[::2]]
+    parts[::2] = [_AROUND_SIGN.sub(r"\1", part).replace(";}", "}") for part in parts[::2]]
     return "".join(parts)
 
 

@@ -127,7 +127,7 @@ def test_value_is_read_at_once_and_by_the_next_request(page: Page, app: App) -> 
     """An assignment is visible right away, and the next request's cookies carry it."""
     run(
         page,
-        "local.prefs.draft = 'hello'; local.prefs.theme = 'dark'; window.sent = local.prefs.draft; location = '/next'",
+        "local.prefs.draft = 'hello'; local.prefs.theme = 'dark'; setTimeout(() => (location = '/next'))",
     )
     page.wait_for_url("**/next")
     seen = app.last("/next")
@@ -753,7 +753,7 @@ def test_tabs_keep_their_own(page: Page, app: App, visitor: BrowserContext) -> N
 def test_a_tab_keeps_its_id(page: Page, app: App) -> None:
     """A tab's next page has its id, and says so in the request for it."""
     before = tab_of(page)
-    run(page, "tab.wizard.step = 2; await flush(); location = '/next'")
+    run(page, "tab.wizard.step = 2; await flush(); setTimeout(() => (location = '/next'))")
     page.wait_for_url("**/next")
     assert value(page, "tab.wizard.step") == 2
     assert tab_of(page) == before
@@ -814,7 +814,7 @@ def test_back_from_the_back_forward_cache(app: App, keeping: Browser) -> None:
     identity = tab_of(page)
     page.goto("/next")
     run(page, "local.prefs.draft = 'meanwhile'; local.prefs.theme = 'dark'; tab.wizard.step = 3; await flush()")
-    page.evaluate("history.back()")
+    page.evaluate("setTimeout(() => history.back()); 0")
     page.wait_for_function("() => window.persisted")
     assert sorted(page.evaluate("heard")) == ["prefs.draft", "prefs.theme", "wizard.step", "wizard.step"]
     assert page.text_content("p") == "meanwhile"

@@ -357,10 +357,7 @@ def test_a_row_that_was_given_another_type_is_signalled(make_site: t.Any) -> Non
 
 
 def test_key_rotation_keeps_rows(make_site: t.Any) -> None:
-    """Rows are found after SECRET_KEY was changed; sealed fields open while the old key is a fallback.
-
-    What is saved meanwhile has them sealed anew, whichever field was changed.
-    """
+    """Rows are found after SECRET_KEY was changed; sealed fields open with a fallback, and any save seals them anew."""
     store, member = Spy(), user_class()
     with Site(store=store).app.app_context():
         for user in (1, 2):

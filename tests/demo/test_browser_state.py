@@ -203,7 +203,7 @@ def test_back_button_with_stale_html(visitor: BrowserContext) -> None:
     page.goto("/cart")
     run(page, "local.prefs.theme = 'dark'; tab.checkout.town = 'London'; await flush()")
     with page.expect_navigation():
-        page.evaluate("history.back()")
+        page.evaluate("setTimeout(() => history.back()); 0")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert run(page, "await flush(); return [local.prefs.theme, tab.checkout.town]") == ["dark", "London"]
     assert raw_theme(page.goto("/cart")) == "dark"
@@ -220,7 +220,7 @@ def test_back_button_with_the_back_forward_cache(
     page.evaluate("addEventListener('pageshow', event => { window.persisted = event.persisted; })")
     page.goto("/cart")
     run(page, "local.prefs.theme = 'dark'; tab.checkout.town = 'London'; await flush()")
-    page.evaluate("history.back()")
+    page.evaluate("setTimeout(() => history.back()); 0")
     page.wait_for_function("() => window.persisted === true")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert run(page, "return [local.prefs.theme, tab.checkout.town]") == ["dark", "London"]
@@ -381,7 +381,7 @@ def test_aborted_navigation(visitor: BrowserContext) -> None:
     press(page, "Yes, remember")
     page.route("**/things/diary", answer_in_vain)
     with page.expect_event("requestfailed"):
-        page.evaluate("location.href = '/things/diary'; 0")
+        page.evaluate("setTimeout(() => (location.href = '/things/diary')); 0")
     run(page, "tab.checkout.name = 'Ada'; await flush()")
     assert raw_theme(page.goto("/cart")) == "auto"
     run(page, "await flush()")

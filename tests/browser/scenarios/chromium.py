@@ -104,7 +104,7 @@ class Tab:
 
     def back(self) -> None:
         with self.page.expect_navigation():
-            self.page.evaluate("history.back()")
+            self.page.evaluate("setTimeout(() => history.back()); 0")
         self._started()
 
     def duplicate(self) -> Tab:

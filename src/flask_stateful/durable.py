@@ -24,7 +24,7 @@ from .errors import BadSeal, DecodeError, StateClosed, StateConflict, StateError
 from .serialization import Raw, url_safe
 from .stores.base import Store
 from .tracking import TrackedItems
-from .unit import WRITTEN, Step
+from .unit import WRITTEN, Group, Step
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -257,28 +257,10 @@ class Row(KeptValues):
         self._closed = True
 
 
-class RequestRows:
+class RequestRows(Group["tuple[Model, str | None]", Row]):
     """The rows that one request has looked at."""
 
     step: t.ClassVar[Step] = Step.DURABLE
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[Model, str | None], Row] = {}
-
-    def save(self) -> None:
-        """Save what has changed."""
-        for row in self.rows.values():
-            row.save()
-
-    def discard(self) -> None:
-        """Forget what was not saved."""
-        for row in self.rows.values():
-            row.discard()
-
-    def close(self) -> None:
-        """Refuse further changes."""
-        for row in self.rows.values():
-            row.close()
 
 
 class DurablePlace:
@@ -304,7 +286,7 @@ class DurablePlace:
         if not has_request_context():
             return Row(self._rows, model, "" if model.kind == "app" else user_id, unit=None)
         unit = self._unit_of(request.environ)
-        rows = unit.part(RequestRows, RequestRows).rows
+        rows = unit.part(RequestRows, RequestRows)
         owner = "" if model.kind == "app" else user_id or self._own(unit)
         row = rows.get((model, owner))
         if row is None:

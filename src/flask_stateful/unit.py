@@ -31,23 +31,50 @@ class Step(enum.IntEnum):
     COOKIES = 60
 
 
-class Participant(t.Protocol):
-    """A kind of state that a request has touched."""
-
-    #: When it is saved.
-    step: t.ClassVar[Step]
+class Member(t.Protocol):
+    """A piece of state that a request has touched."""
 
     def save(self) -> None:
         """Write what has changed; where nothing has, do nothing."""
 
     def discard(self) -> None:
-        """Forget what has changed and was not written yet, except what must go out whatever happens."""
+        """Forget what has changed and was not written yet."""
 
     def close(self) -> None:
         """Refuse further changes."""
 
 
+class Participant(Member, t.Protocol):
+    """A kind of state that a request has touched."""
+
+    #: When it is saved.
+    step: t.ClassVar[Step]
+
+
 P = t.TypeVar("P", bound=Participant)
+K = t.TypeVar("K")
+M = t.TypeVar("M", bound=Member)
+
+
+class Group(dict[K, M]):
+    """Members of one kind of state that are saved together, each under a key."""
+
+    step: t.ClassVar[Step]
+
+    def save(self) -> None:
+        """Save what has changed in each."""
+        for member in self.values():
+            member.save()
+
+    def discard(self) -> None:
+        """Let each forget what was not saved."""
+        for member in self.values():
+            member.discard()
+
+    def close(self) -> None:
+        """Let each refuse further changes."""
+        for member in self.values():
+            member.close()
 
 
 class Unit:

@@ -12,7 +12,7 @@ from ..declared.model import versioned
 from ..errors import StateClosed
 from ..serialization import MISSING, Raw
 from ..tracking import TrackedItems
-from ..unit import Step
+from ..unit import Group, Step
 from .header import HOST
 from .jar import Jar
 from .options import Options
@@ -138,29 +138,11 @@ class DeclaredCookie(KeptValues):
         self._closed = True
 
 
-class DeclaredCookies:
+class DeclaredCookies(Group["Model", DeclaredCookie]):
     """The declared cookies that one request has looked at."""
 
     #: Before the cookies themselves, which this writes.
     step: t.ClassVar[Step] = Step.BROWSER
-
-    def __init__(self) -> None:
-        self.cookies: dict[Model, DeclaredCookie] = {}
-
-    def save(self) -> None:
-        """Let the response set what has changed."""
-        for cookie in self.cookies.values():
-            cookie.save()
-
-    def discard(self) -> None:
-        """Forget what was changed."""
-        for cookie in self.cookies.values():
-            cookie.discard()
-
-    def close(self) -> None:
-        """Refuse further changes."""
-        for cookie in self.cookies.values():
-            cookie.close()
 
 
 class CookiePlace:
@@ -184,7 +166,7 @@ class CookiePlace:
     def values(self, model: Model, user_id: str | None = None) -> DeclaredCookie:
         """Return the values of a class in the current request."""
         unit = self._unit_of(request.environ)
-        cookies = unit.part(DeclaredCookies, DeclaredCookies).cookies
+        cookies = unit.part(DeclaredCookies, DeclaredCookies)
         cookie = cookies.get(model)
         if cookie is None:
             cookie = cookies[model] = DeclaredCookie(self._sender, model, self._find)

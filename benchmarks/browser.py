@@ -12,6 +12,7 @@ from flask import Flask
 from flask_stateful import LocalState, Stateful, TabState
 from flask_stateful.browser import wire
 from flask_stateful.browser.registers import Register
+from flask_stateful.serialization import url_safe
 from flask_stateful.stores.memory import MemoryStore
 
 from .harness import Cell, Timings, measure, median_time
@@ -62,7 +63,7 @@ _MIRRORS: t.Final = {
     "small.zoom": b"1.25",
 }
 _MALFORMED: t.Final = {
-    "outbox": {f"_q.{_TAB}": wire.to_base64url(b'{"t":"0123abcd","p":' + b"[" * 2500)},
+    "outbox": {f"_q.{_TAB}": url_safe(b'{"t":"0123abcd","p":' + b"[" * 2500)},
     "mirror": {"small.theme": "A" * 200},
     "browser id": {"_b": "A" * 48},
 }

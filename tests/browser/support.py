@@ -14,6 +14,7 @@ from flask_stateful import LocalState, Stateful, TabState, field
 from flask_stateful.browser import wire
 from flask_stateful.browser.registers import Register
 from flask_stateful.declared.classes import State
+from flask_stateful.serialization import url_safe
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FaultyStore
@@ -165,7 +166,7 @@ class Tab:
 
 def encoded(message: t.Any) -> str:
     """Return a message as cookies and headers have it."""
-    return wire.to_base64url(json.dumps(message).encode())
+    return url_safe(json.dumps(message).encode())
 
 
 def island_of(response: TestResponse) -> dict[str, t.Any] | None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flask_stateful.browser import wire
 from flask_stateful.browser.registers import MAX_COUNT, Register, Write
 from flask_stateful.browser.wire import Patch, Push
+from flask_stateful.serialization import url_safe
 
 COUNTS = st.integers(0, MAX_COUNT)
 JSON = st.recursive(
@@ -66,7 +67,7 @@ def test_a_mirror_cookie_comes_back(register: Register) -> None:
 @given(st.binary(max_size=200))
 def test_base64url_comes_back(data: bytes) -> None:
     """It is what RFC 4648 says, without padding."""
-    text = wire.to_base64url(data)
+    text = url_safe(data)
     assert text == base64.urlsafe_b64encode(data).rstrip(b"=").decode()
     assert wire.from_base64url(text) == data
 
@@ -163,7 +164,7 @@ def test_thousands_of_damaged_messages_are_read_or_refused() -> None:
     assert 1000 < refused < 6000
 
 
-@given(st.text(max_size=60) | st.binary(max_size=60).map(wire.to_base64url))
+@given(st.text(max_size=60) | st.binary(max_size=60).map(url_safe))
 def test_any_mirror_cookie_is_read_or_refused(text: str) -> None:
     """Whatever stands in a mirror cookie, nothing is raised."""
     register = wire.parse_mirror(text)
@@ -201,12 +202,12 @@ def test_a_patch_says_what_it_was_told() -> None:
     }
 
 
-@pytest.mark.parametrize(("limit", "encode"), [(3000, wire.to_base64url), (8192, wire.island_text)])
+@pytest.mark.parametrize(("limit", "encode"), [(3000, url_safe), (8192, wire.island_text)])
 @pytest.mark.parametrize(("count", "size"), [(1, 9000), (30, 1000), (900, 3)])
 def test_a_patch_never_exceeds_its_carrier(limit: int, encode: t.Any, count: int, size: int) -> None:
     """What does not fit is named, to be pulled; the small registers are still sent."""
     text = patch_of(count, size).fitting(limit, encode)
-    message = json.loads(wire.from_base64url(text) or b"") if encode is wire.to_base64url else json.loads(text)
+    message = json.loads(wire.from_base64url(text) or b"") if encode is url_safe else json.loads(text)
     assert len(text) <= limit
     assert {*message.get("p", {}), *message.get("x", [])} in ({f"prefs.f{i}" for i in range(count)}, {"*"})
 

@@ -9,10 +9,11 @@ from markupsafe import Markup
 from .. import clock
 from ..cookies.header import HOST, HOST_HTTP, make_private, vary_by_cookie
 from ..errors import StoreError
+from ..serialization import url_safe
 from .carriers import HEADER, NEW_TAB, OWNER
 from .replica import DAY, Held
 from .scheme import BROWSER, Part
-from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text, to_base64url
+from .wire import HEADER_BYTES, ISLAND_BYTES, Patch, island_text
 
 if t.TYPE_CHECKING:
     from flask import Response
@@ -100,7 +101,7 @@ class Answer:
         for cookie in {**self._lasting, **self.cookies}.values():
             response.headers.add("Set-Cookie", cookie)
         if self._visit.carriers.has_header and self._visit.written:
-            response.headers[HEADER] = self._news().fitting(HEADER_BYTES, to_base64url)
+            response.headers[HEADER] = self._news().fitting(HEADER_BYTES, url_safe)
         if self.is_personal or self.is_private:
             vary_by_cookie(response)
         if self.is_private or self.has_cookies:

@@ -7,7 +7,8 @@ import os
 import typing as t
 
 from ..sealing import KEY_ID_BYTES, Key, Keyring
-from .wire import from_base64url, to_base64url
+from ..serialization import url_safe
+from .wire import from_base64url
 
 _ID_BYTES: t.Final = 16
 _TAG_BYTES: t.Final = 16
@@ -37,7 +38,7 @@ class Identities:
     def cookie(self, browser: Browser) -> str:
         """Return the cookie's value: ``id . key id . tag``."""
         key = self._keyring.current
-        return to_base64url(browser.id + key.id + self._keyring.tag(browser.id, _PURPOSE, length=_TAG_BYTES))
+        return url_safe(browser.id + key.id + self._keyring.tag(browser.id, _PURPOSE, length=_TAG_BYTES))
 
     def recognise(self, cookie: str) -> Browser | None:
         """Return the browser that a cookie names; ``None`` where it is forged. That costs no store call."""
@@ -64,4 +65,4 @@ class Identities:
 
     def _owner_tag(self, user_id: str, key: Key) -> str:
         data = user_id.encode("utf-8", "surrogatepass")
-        return to_base64url(self._keyring.tag(data, "browser owner", length=_OWNER_BYTES, key=key))
+        return url_safe(self._keyring.tag(data, "browser owner", length=_OWNER_BYTES, key=key))

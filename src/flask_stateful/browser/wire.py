@@ -11,10 +11,11 @@ import functools
 import re
 import typing
 import typing as t
-from binascii import a2b_base64, b2a_base64
+from binascii import a2b_base64
 
 import msgspec
 
+from ..serialization import url_safe
 from .registers import MAX_COUNT, Register, Write
 
 #: How long each carrier may be, in octets; of a cookie, its name and value together.
@@ -32,7 +33,6 @@ _OWNER: t.Final = re.compile(rf"{ANEW}?[A-Za-z0-9_-]{{8}}|{ANEW}")
 _REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?\s*([0-9]{1,21})\s*,\s*([0-9]{1,21})\s*\]", re.DOTALL)
 #: Into the standard alphabet, what is in that alone into what is in none.
 _STANDARD: t.Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
-_URL_SAFE: t.Final = bytes.maketrans(b"+/", b"-_")
 
 #: What a page's HTML parser, or an old JavaScript one, would take for something else.
 _ESCAPES: t.Final = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
@@ -117,7 +117,7 @@ def parse_mirror(text: str) -> Register | None:
 
 def encode_mirror(register: Register) -> str:
     """Return what a mirror cookie is to hold."""
-    return to_base64url(_encode(_wire(register)))
+    return url_safe(_encode(_wire(register)))
 
 
 def _wire(register: Register, seconds: float | None = None) -> list[t.Any]:
@@ -194,13 +194,11 @@ def island_text(message: bytes) -> str:
     return text
 
 
-def to_base64url(data: bytes) -> str:
-    """Return bytes as base64url without padding."""
-    return b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode()
-
-
 def from_base64url(text: str) -> bytes | None:
-    """Return the bytes of base64url without padding; ``None`` where it is none."""
+    """Return the bytes of base64url without padding; ``None`` where it is none.
+
+    Other than a token, a message may be written in more than one way, so it is not encoded again to compare.
+    """
     try:
         return a2b_base64(text.encode("ascii").translate(_STANDARD) + b"=" * (-len(text) % 4), strict_mode=True)
     except ValueError:

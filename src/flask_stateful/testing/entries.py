@@ -10,7 +10,8 @@ import msgspec
 
 from ..browser import registers
 from ..browser.registers import Entry, Register
-from ..browser.wire import from_base64url, to_base64url
+from ..browser.wire import from_base64url
+from ..serialization import url_safe
 
 if t.TYPE_CHECKING:
     from .browser import FakeTab
@@ -183,4 +184,4 @@ def _register(cookie: str | None) -> Register | None:
 
 def encode(message: Json) -> str:
     """Return a message as cookies and headers carry it."""
-    return to_base64url(msgspec.json.encode(message))
+    return url_safe(msgspec.json.encode(message))

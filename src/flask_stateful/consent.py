@@ -12,16 +12,13 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable
 
-from .cookies.header import HOST
+from .cookies.header import CONSENT, HOST
 from .cookies.jar import Jar
 from .cookies.options import Options
 from .declared.model import Purpose
 
 if t.TYPE_CHECKING:
     from .cookies.request import RequestCookies
-
-#: The cookie, after what the names of all our own cookies begin with.
-COOKIE: t.Final = "_c"
 
 NECESSARY: t.Final = "necessary"
 
@@ -42,7 +39,7 @@ class ConsentCookie:
     def __init__(self, find: Callable[[], RequestCookies], prefix: str) -> None:
         options = Options(prefix=HOST, httponly=False).but({"max_age": DAYS * 24 * 3600})
         self._jar = Jar(find, "plain", options)
-        self._name = prefix + COOKIE
+        self._name = prefix + CONSENT
 
     def granted(self) -> frozenset[str]:
         """Return the purposes that the visitor has agreed to."""

@@ -16,7 +16,8 @@ from flask.cli import with_appcontext
 
 from .browser.scheme import Part, Scheme, Slot, own_prefix
 from .browser.wire import MIRROR_BYTES, OUTBOX_BYTES
-from .consent import COOKIE, DAYS, NECESSARY
+from .consent import DAYS, NECESSARY
+from .cookies.header import CONSENT
 from .cookies.options import MAX_OCTETS
 from .declared.codecs import describe
 from .declared.fields import Field
@@ -148,7 +149,7 @@ def _own(models: list[Model], wiring: Wiring) -> Iterator[Item]:
     yield _session_cookie(wiring)
     prefix = own_prefix(wiring.settings.namespace)
     if any(model.purpose != NECESSARY for model in models):
-        yield _cookie(prefix + COOKIE, _duration(DAYS * _DAY), "holds what the visitor has agreed to")
+        yield _cookie(prefix + CONSENT, _duration(DAYS * _DAY), "holds what the visitor has agreed to")
     scheme = wiring.browser_service().whole_scheme()
     for slot in scheme.parts[Part.MIRROR]:
         yield _mirror_cookie(slot, prefix)

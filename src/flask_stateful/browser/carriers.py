@@ -37,9 +37,6 @@ NEW_TAB: t.Final = ".new"
 #: The cookie with the owner's tag.
 OWNER: t.Final = "_u"
 
-#: The cookie with what the visitor has agreed to, which has nothing to do with what the browser holds.
-CONSENT: t.Final = "_c"
-
 #: The cookie that says that a patch is waiting; for a tab, its id follows after a dot.
 WAITING: t.Final = "_p"
 

@@ -16,9 +16,9 @@ import contextlib
 import typing as t
 from collections.abc import Iterator
 
+from ..cookies.header import CONSENT
 from ..declared.model import Model
 from ..errors import StateError
-from .carriers import CONSENT
 from .scheme import TTLS, Part, is_register_of
 from .wire import ANEW
 

@@ -17,6 +17,9 @@ _MAX_TWINS: t.Final = 4
 #: The beginnings of names by which a browser enforces attributes (RFC 6265bis, section 4.1.3, and its successor).
 HOST: t.Final = "__Host-"
 HOST_HTTP: t.Final = "__Host-Http-"
+
+#: Our own cookie with what the visitor has agreed to, after what the names of an application's own cookies begin with.
+CONSENT: t.Final = "_c"
 _PREFIXES: t.Final = (HOST_HTTP, HOST, "__Secure-", "__Http-")
 
 _SAFE: t.Final = re.compile(r"[\w!#$%&'()*+\-./:<=>?@\[\]^`{|}~]*+", re.ASCII)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import typing as t
 
-from .. import signals
 from . import registers
 from .migrations import migrate_earlier
 from .owner import keep_owned
 from .registers import NOTHING, Pushed, Write
 from .replica import MAX_BYTES, Registers, size
-from .scheme import TTLS, Part
+from .scheme import TTLS, Part, is_register_of
 from .visit import Visit
 from .wire import Patch, Push
 
@@ -46,7 +45,8 @@ def _accept_mirrors(visit: Visit, sent: dict[str, Write]) -> dict[str, Pushed]:
         register = visit.carriers.mirror(name) or NOTHING
         outcomes[name] = outcome = visit.receive(visit.slot(name), register, write)
         visit.set_mirror(name, outcome.register)
-        _tell_changed(visit, name, outcome)
+        if outcome.stands:
+            visit.tell_changed(name, by="browser")
     return outcomes
 
 
@@ -73,20 +73,16 @@ def _accept_records(visit: Visit, part: Part, sent: dict[str, Write]) -> dict[st
 
     visit.stored[part] = visit.service.replica.change(t.cast("str", visit.key(part)), change, ttl=TTLS[part])
     for name, outcome in outcomes.items():
-        _tell_changed(visit, name, outcome)
+        if outcome.stands:
+            visit.tell_changed(name, by="browser")
     return outcomes
-
-
-def _tell_changed(visit: Visit, name: str, outcome: Pushed) -> None:
-    if outcome.stands:
-        signals.state_changed.send(visit.service.app, name=name, by="browser")
 
 
 def _accept_earlier(visit: Visit, push: Push) -> None:
     """Migrate what a page of an earlier version, or its storage, has sent."""
     slots = visit.scheme.slots
     for model in visit.scheme.models.values():
-        if model.version > 1 and any(name.startswith(f"{model.name}.") and name not in slots for name in push.writes):
+        if model.version > 1 and any(is_register_of(model, name) and name not in slots for name in push.writes):
             migrate_earlier(visit, model)
     visit.save()
 

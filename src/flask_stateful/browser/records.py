@@ -8,7 +8,6 @@ import typing as t
 from .. import clock
 from ..errors import StateError, ValueTooLarge
 from . import registers
-from .registers import NOTHING
 from .replica import MAX_BYTES, Registers, size
 from .scheme import TTLS, Part
 from .sealed import Opened
@@ -27,7 +26,7 @@ def save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> N
 
     def change(held: Registers) -> None:
         for name, value in sealed.items():
-            register = held[name].at(clock.now()) if name in held else visit.outdated.get(part, {}).get(name, NOTHING)
+            register = visit.register(part, name, held.get(name))
             for sent in shelf.sent.get(name, ()) if shelf and name in visit.scheme.slots else ():
                 register = visit.receive(visit.slot(name), register, sent).register
             held[name] = visit.held(name, registers.write(register, value, now))

@@ -298,9 +298,9 @@ class Visit:
         self.shelves, self.outdated = {}, {}
         change_owner(self)
 
-    def tell_changed(self, name: str) -> None:
-        """Say that a change of Python's was kept."""
-        signals.state_changed.send(self.service.app, name=name, by="server")
+    def tell_changed(self, name: str, *, by: t.Literal["server", "browser"] = "server") -> None:
+        """Say that a change was kept."""
+        signals.state_changed.send(self.service.app, name=name, by=by)
 
     def seen(self, part: Part, name: str) -> Register:
         """Return a register as this request sees it."""

@@ -38,7 +38,7 @@ class Member(t.Protocol):
         """Write what has changed; where nothing has, do nothing."""
 
     def discard(self) -> None:
-        """Forget what has changed and was not written yet."""
+        """Forget what has changed and was not written yet, except what must go out whatever happens."""
 
     def close(self) -> None:
         """Refuse further changes."""

@@ -16,18 +16,21 @@ from tests.services import Launch
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
-#: Note each theme that the page has while it loads, and the background of each frame that is painted.
+#: Note each theme that the page has while it loads, and the colour of the text in each frame that is painted.
 WATCH_THEME = """
 window.themes = [];
-window.backgrounds = [];
+window.inks = [];
 const note = () => { if (document.documentElement) themes.push(document.documentElement.dataset.theme ?? ""); };
 new MutationObserver(note).observe(document, {attributes: true, childList: true, subtree: true});
 const frame = () => {
-    if (document.body) backgrounds.push(getComputedStyle(document.body).backgroundColor);
+    if (document.styleSheets.length && document.body) inks.push(getComputedStyle(document.body).color);
     requestAnimationFrame(frame);
 };
 requestAnimationFrame(frame);
 """
+
+#: The colour of a page's text, by theme.
+INK = {"light": "rgb(34, 38, 31)", "dark": "rgb(236, 232, 221)"}
 
 FILL = """
 () => {
@@ -147,14 +150,13 @@ def test_theme_flash(new_visitor: NewVisitor, scheme: t.Literal["light", "dark"]
     page = opened(visitor)
     wanted = "dark" if scheme == "light" else "light"
     choose_theme(page, wanted)
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.add_init_script(WATCH_THEME)
     for path in ("/things/diary", "/cart"):
         assert raw_theme(page.goto(path)) == wanted
         run(page, "await flush()")
-        page.wait_for_function("() => backgrounds.length > 1")
+        page.wait_for_function("() => inks.length > 1")
         assert set(page.evaluate("themes")) == {wanted}
-        assert set(page.evaluate("backgrounds")) == {background}
+        assert set(page.evaluate("inks")) == {INK[wanted]}
 
 
 def test_write_then_click(visitor: BrowserContext) -> None:

@@ -1,0 +1,1 @@
+"""The application's own database: linked with cached values, sessions and durable state."""

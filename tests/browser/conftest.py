@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from flask_stateful.testing import FakeClock
+from tests.chromium import browser, complaints, playwright
+
+__all__ = ["browser", "complaints", "playwright"]
 
 
 @pytest.fixture

@@ -8,29 +8,13 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
 from flask_stateful.browser.client import squeezed
 from tests.browser.client_server import DECLARED, SOURCE, App, decoded, encoded, serving
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+from tests.chromium import ARGUMENTS
 
 LOCAL = "fs:app:"
-
-
-@pytest.fixture(scope="module")
-def playwright() -> t.Iterator[Playwright]:
-    """What drives the browsers."""
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, chromium: Path) -> t.Iterator[Browser]:
-    """Chromium."""
-    browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture
@@ -38,12 +22,6 @@ def app() -> t.Iterator[App]:
     """The server."""
     with serving() as app:
         yield app
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """Errors that no page has caught."""
-    return []
 
 
 @pytest.fixture

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.demo.visitor import PATIENCE, SLUGS, Shop, Visitor
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.chromium import NewVisitor
+from tests.demo.visitor import SLUGS, Shop, Visitor
 
 PAGES = ["/", "/about", *(f"/things/{slug}" for slug in SLUGS), "/cart", "/sign-in", "/privacy"]
 
@@ -46,57 +36,6 @@ CHANGE = """
     window.sent = Promise.all(mine.map(send)).then(all => all.map(one => one.status));
 }
 """
-
-
-class NewVisitor(t.Protocol):
-    """Return a visitor's own browser, with the options of Playwright's `new_context`."""
-
-    def __call__(self, **options: t.Any) -> BrowserContext: ...
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> t.Iterator[Browser]:
-    """Chromium; for one module only, because Playwright's event loop runs in the thread of the tests."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the pages of this test have complained about."""
-    return []
-
-
-@pytest.fixture
-def new_visitor(browser: Browser, shop: Shop, complaints: list[str]) -> t.Iterator[NewVisitor]:
-    """Let visitors come with empty browsers; a page that complains fails the test in the end."""
-    contexts: list[BrowserContext] = []
-
-    def note_response(response: Response) -> None:
-        if response.status >= 400:
-            complaints.append(f"{response.status}: {response.url}")
-
-    def new(**options: t.Any) -> BrowserContext:
-        context = browser.new_context(base_url=shop.url, **options)
-        context.set_default_timeout(PATIENCE * 1000)
-        context.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        context.on("response", note_response)
-        contexts.append(context)
-        return context
-
-    yield new
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-@pytest.fixture
-def visitor(new_visitor: NewVisitor) -> BrowserContext:
-    """A visitor."""
-    return new_visitor()
 
 
 def opened(context: BrowserContext, path: str) -> Page:

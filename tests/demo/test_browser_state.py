@@ -9,12 +9,11 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Response, Route, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Playwright, Response, Route, expect
 
-from tests.demo.visitor import PATIENCE, Shop, until
+from tests.chromium import ARGUMENTS, NewVisitor
+from tests.demo.visitor import Shop, until
 from tests.services import Launch
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 #: Note each theme that the page has while it loads, and the colour of the text in each frame that is painted.
 WATCH_THEME = """
@@ -40,63 +39,6 @@ FILL = """
     }
 }
 """
-
-
-class NewVisitor(t.Protocol):
-    """Return a visitor's own browser, with the options of Playwright's `new_context`."""
-
-    def __call__(self, browser: Browser | None = None, url: str = "", **options: t.Any) -> BrowserContext: ...
-
-
-@pytest.fixture(scope="module")
-def playwright() -> t.Iterator[Playwright]:
-    """What drives the browsers."""
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, chromium: Path) -> t.Iterator[Browser]:
-    """Chromium."""
-    browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the pages of this test have complained about."""
-    return []
-
-
-@pytest.fixture
-def new_visitor(browser: Browser, shop: Shop, complaints: list[str]) -> t.Iterator[NewVisitor]:
-    """Let visitors come with empty browsers; a page that complains fails the test in the end."""
-    contexts: list[BrowserContext] = []
-
-    def note_response(response: Response) -> None:
-        if response.status >= 400:
-            complaints.append(f"{response.status}: {response.url}")
-
-    def new(other: Browser | None = None, url: str = "", **options: t.Any) -> BrowserContext:
-        context = (other or browser).new_context(base_url=url or shop.url, **options)
-        context.set_default_timeout(PATIENCE * 1000)
-        context.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        context.on("response", note_response)
-        contexts.append(context)
-        return context
-
-    yield new
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-@pytest.fixture
-def visitor(new_visitor: NewVisitor) -> BrowserContext:
-    """A visitor."""
-    return new_visitor()
 
 
 def opened(context: BrowserContext, path: str = "/things/flask") -> Page:

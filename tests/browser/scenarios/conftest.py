@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import typing as t
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from tests.browser.scenarios.chromium import Site, World
 from tests.services import launched
 
 pytest.register_assert_rewrite("tests.browser.scenarios.stories")
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-
 
 @pytest.fixture(scope="module")
-def served(chromium: Path) -> t.Iterator[World]:
+def served(browser: Browser) -> t.Iterator[World]:
     """The application under gunicorn, and Chromium."""
-    with launched(Site) as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+    with launched(Site) as site:
         yield World(site, browser)
-        browser.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from .cache.cache import Cache
 from .cli import state_group
 from .consent import Consent
 from .cookies.jar import Cookies
+from .database.database import Database
 from .declared import handles
 from .declared.classes import State
 from .declared.places import EXTENSION
@@ -36,11 +37,13 @@ class Stateful:
     :param app: the application; without it, call :meth:`init_app` later.
     :param store: where state is kept: a URL, a :class:`~flask_stateful.stores.base.Store`, or a dict of these by part
         (``"default"``, ``"sessions"``). It goes before the setting ``STATEFUL_STORE``.
+    :param db: the application's own database: a Flask-SQLAlchemy or Flask-SQLAlchemy-Lite extension, an engine, a
+        sessionmaker, a scoped session, the asynchronous twins of these, or a URL.
     :param user_id: returns the id of the request's user, or ``None``. By default that is the user bound to the
         session, by ``state.sessions.login()`` or by Flask-Login.
     :param declared: the application's declared classes. By default these are all that modules define, and those inside
         functions once they are used.
-    :raises ConfigError: if a setting is wrong.
+    :raises ConfigError: if a setting is wrong, or ``db`` is nothing of that.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Stateful:
         app: Flask | None = None,
         *,
         store: StoreSetting | None = None,
+        db: object = None,
         user_id: t.Callable[[], object] | None = None,
         declared: Iterable[type[State]] | None = None,
     ) -> None:
@@ -68,6 +72,8 @@ class Stateful:
         )
         #: Values that are computed once, and kept until they expire or are invalidated.
         self.cache: t.Final = Cache(current_cache)
+        #: The application's own database.
+        self.database: t.Final = Database(db)
         if app is not None:
             self.init_app(app)
 
@@ -79,8 +85,10 @@ class Stateful:
         if EXTENSION in app.extensions:
             raise ConfigError("this application already has a Stateful; call init_app(app) once for each application")
         declared, asks = Registry(self._declared), self._user_id is not None
-        wiring = Wiring(app, self._store, lambda: self.user_id, declared, asks_for_user=asks)
+        database = self.database if self.database else None
+        wiring = Wiring(app, self._store, lambda: self.user_id, declared, asks_for_user=asks, database=database)
         app.extensions[EXTENSION] = wiring.attach()
+        self.database.attach(app)
         app.cli.add_command(state_group)
         bind_flask_login(app, self.sessions)
 

@@ -6,6 +6,8 @@ import typing as t
 from datetime import datetime, timedelta
 
 from flask import Flask, session
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from flask_stateful import (
     CookieState,
@@ -29,9 +31,14 @@ state = Stateful(app)
 Stateful().init_app(app)
 Stateful(app, store="redis://localhost:6379/0")
 Stateful(app, store={"default": "memory://", "sessions": MemoryStore()})
+Stateful(app, db="postgresql+psycopg://localhost/shop")
 Stateful(app, user_id=lambda: 7)
 Stateful(app, "memory://")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 Stateful(app, store=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# The application's database
+t.assert_type(state.database.session, Session)
+t.assert_type(state.database.engines(), dict[str, Engine])
 
 # Sessions
 t.assert_type(state.user_id, str | None)

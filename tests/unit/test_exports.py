@@ -96,7 +96,13 @@ def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
     assert public(flask_stateful.Stateful) == {"browser_status", "init_app", "inventory", "known", "reset", "user_id"}
-    assert {name for name in vars(state) if not name.startswith("_")} == {"cache", "consent", "cookies", "sessions"}
+    assert {name for name in vars(state) if not name.startswith("_")} == {
+        "cache",
+        "consent",
+        "cookies",
+        "database",
+        "sessions",
+    }
     assert public(type(state.sessions)) == SESSIONS
 
 
@@ -105,7 +111,7 @@ def test_extension_takes_everything_but_the_application_by_name() -> None:
     parameters = inspect.signature(flask_stateful.Stateful).parameters
     positional = [name for name, parameter in parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY]
     assert positional == ["app"]
-    assert set(parameters) == {"app", "declared", "store", "user_id"}
+    assert set(parameters) == {"app", "db", "declared", "store", "user_id"}
 
 
 def test_session_info_has_its_fields() -> None:

@@ -47,6 +47,7 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask
 
+    from ..database.database import Database
     from ..sealing import Keyring
 
 logger = logging.getLogger("flask_stateful")
@@ -83,6 +84,7 @@ class Services:
     :param user_id: returns the id of the request's user.
     :param declared: the declared classes of the application.
     :param asks_for_user: whether the session does not tell who the user is.
+    :param database: the application's own, if it has named one.
     """
 
     def __init__(
@@ -93,12 +95,15 @@ class Services:
         declared: Registry,
         *,
         asks_for_user: bool = False,
+        database: Database | None = None,
     ) -> None:
         self._app = app
         self._user_id = user_id
         self._asks_for_user = asks_for_user
         self._unit_key = f"flask_stateful.unit.{id(app)}"
         self._front = Front(app.wsgi_app, lambda key: self.cache_runtime().storage.recall(key))
+        #: The application's own database, if it has named one.
+        self.database: t.Final = database
         #: The declared classes of the application.
         self.declared: t.Final = declared
         self.settings: t.Final = read_settings(app, store)

@@ -1,0 +1,124 @@
+"""``state.database``: the application's own database."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import typing as t
+from weakref import WeakKeyDictionary
+
+from flask import appcontext_pushed, current_app, has_app_context
+
+from ..errors import ConfigError
+
+if t.TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+    from .adapter import Adapter
+
+#: Returns the current application itself, which a proxy of it is not.
+_current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
+
+
+class Database:
+    """The application's own database, as ``Stateful(app, db=db)`` names it.
+
+    :param db: what was passed as ``db=``: an extension, an engine, a sessionmaker, a scoped session, or a URL.
+    :raises ConfigError: if it is nothing of that.
+    """
+
+    def __init__(self, db: object = None) -> None:
+        self._adapter = None if db is None else _adapt(db)
+        self._engines: WeakKeyDictionary[Flask, dict[str, Engine]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Tell whether the application has named a database."""
+        return self._adapter is not None
+
+    @property
+    def adapter(self) -> Adapter:
+        """What we reach the database through.
+
+        :raises ConfigError: if the application has named none.
+        """
+        if self._adapter is None:
+            raise ConfigError("this application has named no database; write Stateful(app, db=db)")
+        return self._adapter
+
+    @property
+    def session(self) -> Session:
+        """The session of the current scope: the application context's, where we make the sessions.
+
+        :raises ConfigError: if there is no database, or its sessions are asynchronous.
+        """
+        session, asynchronous = self.adapter.session(), self.adapter.async_session()
+        if asynchronous is not None and asynchronous.sync_session is session:
+            raise ConfigError("the sessions of db= are asynchronous; write state.database.async_session")
+        return session
+
+    @property
+    def async_session(self) -> AsyncSession:
+        """The asynchronous session of the current scope.
+
+        :raises ConfigError: if there is no database, or its sessions are not asynchronous.
+        """
+        session = self.adapter.async_session()
+        if session is None:
+            raise ConfigError("the sessions of db= are not asynchronous; write state.database.session")
+        return session
+
+    def engines(self) -> dict[str, Engine]:
+        """Return the current application's engines by name; one of them is ``"default"``.
+
+        :raises ConfigError: if there is no database.
+        """
+        app = _current_app()
+        return self._engines.get(app) or self._find_engines(app)
+
+    def name_of(self, engine: Engine) -> str:
+        """Return the name of an engine, or of one that was made from it with other options.
+
+        :raises ConfigError: if it is none of those of ``db=``.
+        """
+        known = {name: own for engines in list(self._engines.values()) for name, own in engines.items()}
+        for name, own in known.items():
+            if own is engine or own.pool is engine.pool:
+                return name
+        raise ConfigError(f"this engine is none of those of db=, which are {', '.join(known) or 'not known yet'}")
+
+    def attach(self, app: Flask) -> None:
+        """Set up an application."""
+        if self._adapter is not None:
+            self._adapter.attach(app)
+            # The extension that has the engines may be set up after us, and tells them in an application context only.
+            appcontext_pushed.connect(self._look, app)
+            if not has_app_context() or current_app == app:
+                self._look(app)
+
+    def _look(self, app: Flask, **_: t.Any) -> None:
+        """Find an application's engines as soon as they can be found, so that none of their statements is missed."""
+        # Nothing may escape into Flask; who needs the engines hears of what is wrong.
+        with contextlib.suppress(RuntimeError, ConfigError):
+            self._find_engines(app)
+            appcontext_pushed.disconnect(self._look, app)
+
+    def _find_engines(self, app: Flask) -> dict[str, Engine]:
+        adapter = self.adapter
+        with self._lock:
+            if app not in self._engines:
+                self._engines[app] = adapter.engines()
+            return self._engines[app]
+
+
+def _adapt(db: object) -> Adapter:
+    try:
+        from .adapter import adapt
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
+            raise
+        raise ConfigError("db= needs SQLAlchemy: pip install 'flask-stateful[sql]'") from None
+    return adapt(db)

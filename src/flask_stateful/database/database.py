@@ -14,7 +14,7 @@ from ..errors import ConfigError
 if t.TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
     from .adapter import Adapter
@@ -89,6 +89,20 @@ class Database:
             if own is engine or own.pool is engine.pool:
                 return name
         raise ConfigError(f"this engine is none of those of db=, which are {', '.join(known) or 'not known yet'}")
+
+    def tune_sqlite(self, engine: Engine | AsyncEngine) -> None:
+        """Tune an engine for SQLite that the application has made; one that we make for a URL is tuned already.
+
+        Its connections then use WAL, wait 5 seconds for another writer, check foreign keys, and begin a transaction
+        when it begins: with ``BEGIN IMMEDIATE`` inside ``atomic`` and in requests that are neither ``GET``, ``HEAD``
+        nor ``OPTIONS``, so that nothing that was read is overtaken before it is written. For another database this
+        does nothing.
+
+        :raises ConfigError: if the engine commits each statement by itself.
+        """
+        from .tuning import tune_sqlite
+
+        tune_sqlite(t.cast("Engine", getattr(engine, "sync_engine", engine)))
 
     def attach(self, app: Flask) -> None:
         """Set up an application."""

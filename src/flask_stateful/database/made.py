@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from ..errors import ConfigError
 from .adapter import Adapter, async_engine_adapter, engine_adapter
+from .tuning import tune_sqlite
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -91,8 +92,10 @@ class MadeAdapter:
             engine: Engine | AsyncEngine = create_async_engine(url, **{"poolclass": NullPool, **options})
         else:
             engine = create_engine(url, **options)
-        if url.get_backend_name() == "sqlite" and url.database:
-            _make_folder_of(url.database, t.cast("Engine", getattr(engine, "sync_engine", engine)))
+        sync: Engine = engine if isinstance(engine, Engine) else engine.sync_engine
+        if url.get_backend_name() == "sqlite":
+            _make_folder_of(url.database or "", sync)
+            tune_sqlite(sync)
         return engine
 
 
@@ -108,7 +111,7 @@ def _sqlite(url: URL, folder: str) -> tuple[URL, dict[str, t.Any]]:
 
 def _make_folder_of(path: str, engine: Engine) -> None:
     """Make the folder of a database when it is first connected to, and no earlier."""
-    if path == ":memory:" or path.startswith("file:"):
+    if not os.path.isabs(path):
         return
 
     @event.listens_for(engine, "do_connect")

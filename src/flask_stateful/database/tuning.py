@@ -1,0 +1,101 @@
+"""SQLite as a web application needs it: readers beside one writer, who says so when his transaction begins.
+
+As its driver opens it, SQLite begins a transaction with the first write only, and lets two requests read the same row
+before either writes it: one of the two changes is then lost. A transaction that begins by reading and then writes is
+refused at once where another one has written meanwhile, however long it would wait. So requests that mean to write
+begin with ``BEGIN IMMEDIATE``, which waits for its turn; all others begin with a plain ``BEGIN``, and read one state of
+the database. See https://www.sqlite.org/lang_transaction.html and
+https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#sqlite-transactions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from collections.abc import Generator
+from contextvars import ContextVar
+
+from flask import has_request_context, request
+from sqlalchemy import Connection, Engine, event
+
+from ..errors import ConfigError
+
+#: Milliseconds that a writer waits for another.
+_BUSY_TIMEOUT: t.Final = 5000
+
+_PRAGMAS: t.Final = (
+    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA foreign_keys = ON",
+)
+
+#: The requests that only read, :rfc:`9110#section-9.2.1`.
+_SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+#: Where a connection is marked as tuned, in what SQLAlchemy keeps for as long as the driver's connection lives.
+_TUNED: t.Final = "flask_stateful.tuned"
+
+_immediate: ContextVar[bool] = ContextVar("flask_stateful.immediate", default=False)
+
+
+def tune_sqlite(engine: Engine) -> None:
+    """Let an engine's connections use WAL, wait for each other, check foreign keys, and begin when we say so.
+
+    The second time, and for another database than SQLite, this does nothing.
+
+    :raises ConfigError: if the engine commits each statement by itself.
+    """
+    if is_tuned(engine):
+        return
+    if _autocommits(engine):
+        raise ConfigError(
+            "an engine with isolation_level='AUTOCOMMIT' has no transactions; leave that out of its options"
+        )
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+
+
+def is_tuned(engine: Engine) -> bool:
+    """Tell whether nothing is left to tune."""
+    return engine.dialect.name != "sqlite" or event.contains(engine, "begin", _on_begin)
+
+
+@contextlib.contextmanager
+def immediate() -> Generator[None]:
+    """Let the transactions that begin in this block wait for their turn to write before they read."""
+    token = _immediate.set(True)
+    try:
+        yield
+    finally:
+        _immediate.reset(token)
+
+
+def _on_connect(dbapi_connection: t.Any, record: t.Any) -> None:
+    # Else the driver begins by itself, when it pleases.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+    record.info[_TUNED] = True
+
+
+def _on_begin(connection: Connection) -> None:
+    pooled = connection.connection
+    if _TUNED not in connection.info:
+        # It was opened before its engine was tuned.
+        _on_connect(pooled.dbapi_connection, pooled)
+    # An application that follows SQLAlchemy's manual has begun already.
+    if not _autocommits(connection) and not t.cast("t.Any", pooled.driver_connection).in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _will_write() else "BEGIN")
+
+
+def _autocommits(bind: Engine | Connection) -> bool:
+    # That of create_engine(isolation_level=) has no public name; connection.get_isolation_level() would ask the database.
+    by_default = t.cast("t.Any", bind.dialect)._on_connect_isolation_level
+    return bind.get_execution_options().get("isolation_level", by_default) == "AUTOCOMMIT"
+
+
+def _will_write() -> bool:
+    return _immediate.get() or (has_request_context() and request.method not in _SAFE)

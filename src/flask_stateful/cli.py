@@ -68,7 +68,12 @@ def _declared_problems(wiring: Wiring) -> t.Iterator[str]:
         yield from str(error).splitlines()
         return
     durable = [model.title for model in models if model.kind in ("user", "app")]
-    if durable and not wiring.settings.default_store.durable:
+    if durable and wiring.database_store is not None:
+        try:
+            wiring.database_store.check()
+        except StateError as error:
+            yield f"the rows of {' and '.join(durable)}: {error}"
+    elif durable and not wiring.settings.default_store.durable:
         yield (
             f"the default store: it may evict what {' and '.join(durable)} keep for ever; use one that does not, and"
             ' give the cache its own, as in STATEFUL_STORE = {"default": ..., "cache": "redis://..."}'
@@ -97,6 +102,41 @@ def purge() -> None:
 def keygen() -> None:
     """Print a new SECRET_KEY."""
     click.echo(new_secret())
+
+
+@state_group.group("db")
+def db_group() -> None:
+    """Look after the tables that we keep in databases."""
+
+
+@db_group.command("create")
+def db_create() -> None:
+    """Create our tables where they are missing. It changes no other table, and may be run again at any time."""
+    try:
+        made = dict(_create_tables(current_wiring()))
+    except StateError as error:
+        raise click.ClickException(str(error)) from error
+    for place, tables in made.items():
+        click.echo(f"{place}: created {', '.join(tables)}" if tables else f"{place}: nothing to create")
+    if not made:
+        raise click.ClickException(
+            'no database is used; write Stateful(app, db=db), or STATEFUL_STORE = "postgresql+psycopg://..."'
+        )
+
+
+def _create_tables(wiring: Wiring) -> t.Iterator[tuple[str, list[str]]]:
+    """Create what is missing; yield each database by the name of its bind or store, and what was."""
+    try:
+        from .stores.sql import SQLStore
+        from .stores.sql.engines import create_beside
+        from .stores.sql.tables import VALUES, VERSIONS
+    except ModuleNotFoundError:
+        return
+    for bind, engine in (wiring.database.engines() if wiring.database else {}).items():
+        yield bind, create_beside(engine, [VALUES, VERSIONS] if bind == "default" else [VERSIONS])
+    for name, store in wiring.settings.stores.items():
+        if isinstance(store, SQLStore) and not store.is_given:
+            yield f"the {name} store", store.create_table()
 
 
 @state_group.group("cache")

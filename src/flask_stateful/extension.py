@@ -35,8 +35,9 @@ class Stateful:
     """All of an application's state, with one security model, one consistency model and one set of stores.
 
     :param app: the application; without it, call :meth:`init_app` later.
-    :param store: where state is kept: a URL, a :class:`~flask_stateful.stores.base.Store`, or a dict of these by part
-        (``"default"``, ``"sessions"``). It goes before the setting ``STATEFUL_STORE``.
+    :param store: where state is kept: a URL, a :class:`~flask_stateful.stores.base.Store`, ``"db"`` for the default
+        bind of ``db``, or a dict of these by part (``"default"``, ``"sessions"``, ``"cache"``). It goes before the
+        setting ``STATEFUL_STORE``.
     :param db: the application's own database: a Flask-SQLAlchemy or Flask-SQLAlchemy-Lite extension, an engine, a
         sessionmaker, a scoped session, the asynchronous twins of these, or a URL.
     :param user_id: returns the id of the request's user, or ``None``. By default that is the user bound to the

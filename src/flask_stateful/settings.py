@@ -22,8 +22,14 @@ from .stores.base import Store
 if t.TYPE_CHECKING:
     from flask import Flask
 
-#: What ``store=`` and ``STATEFUL_STORE`` take.
+#: What ``store=`` and ``STATEFUL_STORE`` take; :data:`IN_DATABASE` is written like a URL.
 StoreSetting: t.TypeAlias = str | Store | Mapping[str, str | Store]
+
+#: The application's own database, which ``db=`` has named.
+IN_DATABASE: t.Final = "db"
+
+#: Returns the store in the application's database, for a timeout in seconds.
+OpenInDatabase: t.TypeAlias = t.Callable[[float], Store]
 
 _PREFIX: t.Final = "STATEFUL_"
 _DEFAULT_STORE: t.Final = "sqlite:///state.sqlite3"
@@ -113,10 +119,11 @@ def _resembling(key: str, known: list[str]) -> list[str]:
     return [name for name in names if wrong and wrong in name] or difflib.get_close_matches(wrong, names, n=1)
 
 
-def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
+def read_settings(app: Flask, store: StoreSetting | None, open_in_database: OpenInDatabase | None = None) -> Settings:
     """Return the settings of an application.
 
     :param store: what was passed as ``Stateful(store=)``; it goes before ``STATEFUL_STORE``.
+    :param open_in_database: ``None`` where the application has named no database.
     :raises ConfigError: listing every mistake, each with what to write instead.
     """
     reader = _Reader(app.config)
@@ -135,7 +142,9 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
     }
     configured = reader.read("STORE", _DEFAULT_STORE, lambda value: value)
     reader.refuse_unknown()
-    stores = _open_stores(app, configured if store is None else store, values["store_timeout"], reader.mistakes)
+    opener = _StoreOpener(app, values["store_timeout"], open_in_database)
+    stores = opener.open(configured if store is None else store)
+    reader.mistakes += opener.mistakes
     if reader.mistakes:
         raise ConfigError("\n".join(reader.mistakes))
     if "cache" not in stores:
@@ -146,26 +155,53 @@ def read_settings(app: Flask, store: StoreSetting | None) -> Settings:
     return Settings(**values, stores=stores)
 
 
-def _open_stores(app: Flask, setting: t.Any, timeout: float, mistakes: list[str]) -> dict[str, Store]:
-    named = dict(t.cast("Mapping[str, t.Any]", setting)) if isinstance(setting, Mapping) else {"default": setting}
-    named.setdefault("default", _DEFAULT_STORE)
-    stores: dict[str, Store] = {}
-    for name, value in named.items():
-        if name not in _STORE_NAMES:
-            mistakes.append(f"STATEFUL_STORE has no part {name!r}; it has {' and '.join(map(repr, _STORE_NAMES))}")
-        elif isinstance(value, Store):
-            stores[name] = value
-        elif isinstance(value, str):
+class _StoreOpener:
+    """Opens what ``store=`` names, and gathers what is wrong with it.
+
+    :param timeout: seconds that one call to a store may take.
+    """
+
+    def __init__(self, app: Flask, timeout: float, open_in_database: OpenInDatabase | None) -> None:
+        self._app = app
+        self._timeout = timeout
+        self._open_in_database = open_in_database
+        self.mistakes: list[str] = []
+
+    def open(self, setting: t.Any) -> dict[str, Store]:
+        """Return the stores by the names of their parts."""
+        named = dict(t.cast("Mapping[str, t.Any]", setting)) if isinstance(setting, Mapping) else {"default": setting}
+        named.setdefault("default", _DEFAULT_STORE)
+        stores: dict[str, Store] = {}
+        for name, value in named.items():
+            if name not in _STORE_NAMES:
+                parts = " and ".join(map(repr, _STORE_NAMES))
+                self.mistakes.append(f"STATEFUL_STORE has no part {name!r}; it has {parts}")
+                continue
             try:
-                stores[name] = open_store(value, root=app.instance_path, timeout=timeout)
+                stores[name] = self._store(value)
             except ConfigError as error:
-                mistakes.append(f"STATEFUL_STORE: {error}")
-        else:
-            mistakes.append(
-                f"STATEFUL_STORE must be a URL, a store or a dict of these, not {type(value).__name__};"
+                self.mistakes.append(f"STATEFUL_STORE{error}")
+        return stores
+
+    def _store(self, value: object) -> Store:
+        if isinstance(value, Store):
+            return value
+        if not isinstance(value, str):
+            raise ConfigError(
+                f" must be a URL, a store or a dict of these, not {type(value).__name__};"
                 f' write STATEFUL_STORE = "{_DEFAULT_STORE}"'
             )
-    return stores
+        if value != IN_DATABASE:
+            try:
+                return open_store(value, root=self._app.instance_path, timeout=self._timeout)
+            except ConfigError as error:
+                raise ConfigError(f": {error}") from error
+        if self._open_in_database is None:
+            raise ConfigError(
+                f' = "{IN_DATABASE}" is the application\'s own database, which is not known; write'
+                f' Stateful(app, db=db, store="{IN_DATABASE}")'
+            )
+        return self._open_in_database(self._timeout)
 
 
 def session_options(app: Flask, settings: Settings) -> SessionOptions:

@@ -17,6 +17,7 @@ from .base import Store
 __all__ = ["Store", "open_store", "register_scheme"]
 
 _REDIS = "flask_stateful.stores.redis:RedisStore.from_url"
+_SQL = "flask_stateful.stores.sql:SQLStore.from_url"
 
 #: What opens the URLs of a scheme, as ``module:name``; a module is imported when it is needed.
 _schemes: dict[str, str] = {
@@ -30,6 +31,10 @@ _schemes: dict[str, str] = {
     "redis+cluster": _REDIS,
     "redis+sentinel": _REDIS,
     "memcached": "flask_stateful.stores.memcached:MemcachedStore.from_url",
+    "postgresql": _SQL,
+    "postgresql+psycopg": _SQL,
+    "mysql+pymysql": _SQL,
+    "mariadb+pymysql": _SQL,
 }
 
 #: :rfc:`3986#section-3.1`
@@ -50,6 +55,8 @@ def open_store(url: str, *, root: str | os.PathLike[str] | None = None, timeout:
         redis+cluster://h:6379,i:6379
         redis+sentinel://h:26379,i:26379/service
         memcached://h:11211,i:11211       may evict, and forgets all when it restarts: for the cache
+        postgresql+psycopg://h/name       also postgresql://
+        mariadb+pymysql://h/name          also mysql+pymysql://
 
     :param url: a URI as in :rfc:`3986`; characters that have a meaning in it are percent-encoded.
     :param root: the folder that relative paths are under.

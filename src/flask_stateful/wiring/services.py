@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import typing as t
@@ -106,7 +107,12 @@ class Services:
         self.database: t.Final = database
         #: The declared classes of the application.
         self.declared: t.Final = declared
-        self.settings: t.Final = read_settings(app, store)
+        #: The store in that database, where rows of users and of the application are kept.
+        self.database_store: Store | None = None
+        opener = None if database is None else functools.partial(self._open_in, database)
+        self.settings: t.Final = read_settings(app, store, opener)
+        if opener is not None:
+            opener(self.settings.store_timeout)
         #: The store that sessions are kept in.
         self.session_store: t.Final = self._guard("sessions", self.settings.session_store)
         shared = self.settings.default_store is self.settings.session_store
@@ -190,8 +196,17 @@ class Services:
             places.offer(kind, self._make_durable_place)
         return places
 
+    def _open_in(self, database: Database, timeout: float) -> Store:
+        """Return the store in the application's database, the same one each time."""
+        from ..database.store import store_in
+
+        if self.database_store is None:
+            self.database_store = store_in(database, self._app, timeout)
+        return self.database_store
+
     def _make_durable_place(self) -> DurablePlace:
-        rows = DurableRows(self._app, self.default_store, self.keyring(), self.settings.namespace)
+        store = self.database_store or self.default_store
+        rows = DurableRows(self._app, store, self.keyring(), self.settings.namespace)
         return DurablePlace(rows, self._user_id, self.unit_of)
 
     def _make_sessions(self) -> SessionService:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import typing as t
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, inspect
 from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError
 
-#: What migrations compare with; see ``docs/database.md``.
+if t.TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+#: What migrations compare with; see ``docs/stores/sql.md``.
 METADATA: t.Final = MetaData()
 
 VALUES: t.Final = Table(
@@ -35,3 +39,18 @@ VERSIONS: t.Final = Table(
     Column("n", BigInteger, nullable=False),
     Index("state_version_tag", "tag", "n"),
 )
+
+
+def create_tables(bind: Engine | Connection, tables: t.Sequence[Table]) -> list[str]:
+    """Create those of our tables that a database lacks; may be run again at any time, by several at once.
+
+    :return: the names of those that were missing.
+    """
+    missing = [table for table in tables if not inspect(bind).has_table(table.name)]
+    try:
+        METADATA.create_all(bind, tables=missing)
+    except DBAPIError:
+        # Another one who has done the same, since we looked, has made them.
+        if not all(inspect(bind).has_table(table.name) for table in missing):
+            raise
+    return [table.name for table in missing]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import typing as t
+from collections.abc import Callable
 
 import msgspec
 from flask import has_request_context, request
@@ -235,7 +236,10 @@ class Row(KeptValues):
             new = _FORMAT + _encoder.encode(fields)
             if store.add(key, new) if self._data is None else store.swap(key, self._data, new):
                 store.delete_many([self._rows.key(self._model, owner, version) for version in self._earlier])
+                self._data, self._fields = new, fields
                 return
+            if self._unit is not None and not self._unit.merges:
+                break
             self._data = store.get(key)
             self._fields = {} if self._data is None else self._parsed(self._data)
         raise StateConflict(f"others kept rewriting a row of {self._model.title} while it was being saved")
@@ -248,8 +252,28 @@ class Row(KeptValues):
                 anew[name] = self._closed_field(name, bytes(opened[0]))
         return anew
 
+    def settle(self) -> None:
+        """Go on from what was just saved."""
+        self._earlier = range(0)
+        if self._items is not None:
+            self._items.rebase(self._opened(self._fields, self._model.fields), keep_changes=False)
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to how the row is now, with the fields that are not changed as the store has them."""
+        changed, removed = ({}, set[str]()) if self._items is None else (self._items.changes(), self._items.removed())
+
+        def go_back() -> None:
+            items, self._data, self._fields, self._earlier = self._items, None, {}, range(0)
+            self._items = None
+            if items is not None:
+                self._load()
+                items.restore(self._opened(self._fields, self._model.fields), changed, removed)
+                self._items = items
+
+        return go_back
+
     def discard(self) -> None:
-        """Forget what was not saved."""
+        """Forget what was not saved. What was, is read again."""
         self._items, self._data, self._fields, self._earlier = None, None, {}, range(0)
 
     def close(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from .errors import StateConflict
+from .errors import StateConflict, StateError
 from .serialization import FROZEN, Raw
 
 
@@ -212,6 +212,33 @@ class TrackedItems:
                 self._orphans.append((key, value, encoded))
             else:
                 self.defaults[key] = value, encoded
+
+    def remember(self, decode: Callable[[str, Raw], t.Any] | None = None) -> Callable[[], None]:
+        """Return what makes the changes there are now all the changes again.
+
+        :param decode: returns a value from what its encoding is here, where that is not how values are stored.
+        """
+        stored, changed, removed = self.stored, self.changes(), self.removed()
+        return lambda: self.restore(stored, changed, removed, decode)
+
+    def restore(
+        self,
+        stored: Mapping[str, Raw],
+        changed: Mapping[str, bytes],
+        removed: Collection[str],
+        decode: Callable[[str, Raw], t.Any] | None = None,
+    ) -> None:
+        """Let these be all the changes, to what is stored now."""
+        try:
+            self.rebase(stored, keep_changes=False)
+        except (StateError, TypeError, ValueError):
+            # A value was changed in place to what cannot be encoded; nobody can tell any more what it was.
+            self._begin(stored)
+        for key in removed:
+            if key in self.values:
+                self.delete(key)
+        for key, encoded in changed.items():
+            self.assign(key, (decode or self._codec.decode)(key, Raw(encoded)))
 
     def _is_stored(self, key: str, encoded: bytes) -> bool:
         """Tell whether an encoding is that of the stored value."""

@@ -3,6 +3,9 @@
 Every kind of state that a request touches joins the request's unit. When the response is ready the unit is either
 *saved*, in the order of :class:`Step`, or *discarded*. After that it is closed, and writing to a closed kind of state
 raises :exc:`~flask_stateful.errors.StateClosed`.
+
+In between, a unit can *remember* how things are, to go back to that, and it can *write* what it has and go on: what was
+written and is then *settled* stands, whatever becomes of the rest. This is what ``state.atomic()`` is made of.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import typing as t
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 if t.TYPE_CHECKING:
     from flask import Response
@@ -37,8 +40,15 @@ class Member(t.Protocol):
     def save(self) -> None:
         """Write what has changed; where nothing has, do nothing."""
 
+    def settle(self) -> None:
+        """Let what has just been saved stand: what changes from now on is another matter."""
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to how things are now, also after they were saved, unless they were settled."""
+        ...
+
     def discard(self) -> None:
-        """Forget what has changed and was not written yet, except what must go out whatever happens."""
+        """Forget what has changed and was not settled, except what must go out whatever happens."""
 
     def close(self) -> None:
         """Refuse further changes."""
@@ -66,8 +76,17 @@ class Group(dict[K, M]):
         for member in self.values():
             member.save()
 
+    def settle(self) -> None:
+        """Let what was saved of each stand."""
+        for member in self.values():
+            member.settle()
+
+    def remember(self) -> Callable[[], None]:
+        """Return what lets each go back to how it is now."""
+        return remember(self.values)
+
     def discard(self) -> None:
-        """Let each forget what was not saved."""
+        """Let each forget what was not settled."""
         for member in self.values():
             member.discard()
 
@@ -77,10 +96,26 @@ class Group(dict[K, M]):
             member.close()
 
 
+def remember(members: Callable[[], t.Iterable[Member]]) -> Callable[[], None]:
+    """Return what lets each member go back to how it is now, the last one first; those that are new by then forget all.
+
+    :param members: returns the members there are.
+    """
+    known = {id(member): (member, member.remember()) for member in members()}
+
+    def go_back() -> None:
+        with contextlib.ExitStack() as stack:
+            # The stack runs all of them, also where one fails.
+            for member in members():
+                stack.callback(known[id(member)][1] if id(member) in known else member.discard)
+
+    return go_back
+
+
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "_parts", "closed", "ended", "memo", "outgoing", "reads")
+    __slots__ = ("_participants", "_parts", "closed", "ended", "goes_on", "memo", "merges", "outgoing", "reads")
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
@@ -93,6 +128,11 @@ class Unit:
         #: What is to be done to the response, in this order, after the unit was saved or discarded: set a cookie, add
         #: a header.
         self.outgoing: list[t.Callable[[Response], None]] = []
+        #: Whether a save that has lost against another writer lays its changes over what that one wrote. Where all can
+        #: be done again, it is to say that it has lost instead.
+        self.merges = True
+        #: Whether this is not the last save: what is only to be renewed can wait for that.
+        self.goes_on = False
         #: Whether saving or discarding has begun.
         self.closed = False
         #: Whether it has ended as well, and nothing that joins is saved any more.
@@ -123,6 +163,37 @@ class Unit:
             yield self.reads
         finally:
             self.reads |= before
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to how everything is now. Who joins later goes back to where it began."""
+        go_back = remember(lambda: self._participants)
+
+        def forget() -> None:
+            self.memo.clear()
+            go_back()
+
+        return forget
+
+    def write(self, *, merges: bool = True) -> None:
+        """Save all that has joined so far and go on.
+
+        :param merges: whether who has lost against another writer lays its changes over what that one wrote.
+        :raises StateError: what the first participant that fails raises; go back then.
+        """
+        if self.closed:
+            return
+        self.merges, self.goes_on = merges, True
+        try:
+            for participant in self._participants:
+                participant.save()
+        finally:
+            self.merges, self.goes_on = True, False
+
+    def settle(self) -> None:
+        """Let stand what was written, whatever becomes of the rest."""
+        if not self.closed:
+            for participant in self._participants:
+                participant.settle()
 
     def save(self) -> None:
         """Save all that has joined and close the unit; the second time, do nothing.

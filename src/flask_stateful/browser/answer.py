@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Callable
 
 from markupsafe import Markup
 
@@ -88,9 +89,15 @@ class Answer:
         self._lasting[name] = self._cookie(name, "", 0)
         self.is_private = True
 
-    def forget(self) -> None:
-        """Drop what belongs to changes that are discarded."""
-        self.cookies.clear()
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to the cookies as they are now. A browser that was given an id keeps it."""
+        cookies, lasting = dict(self.cookies), dict(self._lasting)
+
+        def go_back() -> None:
+            browser = {BROWSER: self._lasting[BROWSER]} if BROWSER in self._lasting else {}
+            self.cookies, self._lasting = dict(cookies), {**lasting, **browser}
+
+        return go_back
 
     # The response
 

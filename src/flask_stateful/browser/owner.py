@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..cookies.header import CONSENT
 from ..declared.model import Model
@@ -46,6 +46,18 @@ class Ownership:
         self.is_due = False
         #: Whether the user need not be asked for before entries of an owner are looked at.
         self.is_met = is_met
+
+    def remember(self) -> Callable[[], bool]:
+        """Return what goes back to how it is now, and tells whether entries were somebody else's since."""
+        facts = {name: getattr(self, name) for name in self.__slots__}
+
+        def go_back() -> bool:
+            has_moved = (self.tag, self.has_moved) != (facts["tag"], facts["has_moved"])
+            for name, value in facts.items():
+                setattr(self, name, value)
+            return has_moved
+
+        return go_back
 
 
 def user_changed(visit: Visit, *, left: bool) -> None:
@@ -151,6 +163,12 @@ def _forget(visit: Visit) -> None:
     visit.written = {name: held for name, held in visit.written.items() if name in slots and not slots[name].owned}
     if (mirrors := visit.shelves.get(Part.MIRROR)) is not None:
         mirrors.forget(slot.name for slot in visit.scheme.parts[Part.MIRROR] if slot.owned)
+    visit.mirrored = {name: register for name, register in visit.mirrored.items() if not _is_owned(visit, name)}
+
+
+def _is_owned(visit: Visit, name: str) -> bool:
+    slot = visit.scheme.slots.get(name)
+    return slot is None or slot.owned
 
 
 def _mirror_names(visit: Visit, model: Model) -> Iterator[str]:

@@ -63,8 +63,14 @@ class FieldCodec:
         return False
 
     def conflict(self, key: str) -> str:
-        """Registers are not read again, so that nothing is replaced."""  # noqa: D401
-        raise NotImplementedError(key)
+        """Return what to say where a value was changed that is no longer the one at its key."""
+        field = self._visit.slot(key).field
+        return f"{field.where} was changed after another value had taken its place; look it up again"
+
+    def value(self, key: str, encoded: Raw) -> t.Any:
+        """Return the value of what :meth:`encode` has encoded."""
+        field = self._visit.slot(key).field
+        return field.loads(encoded) if field.sealed else field.from_json(bytes(encoded))
 
 
 class Shelf:
@@ -145,7 +151,16 @@ class Shelf:
     def changes(self) -> dict[str, bytes | None]:
         """Return the encodings of what Python has changed; ``None`` for what it has reset."""
         changed = t.cast("dict[str, bytes | None]", self.items.changes())
-        return {**dict.fromkeys(self._reset), **changed} if self._reset else changed
+        if not self._reset:
+            return changed
+        # A default that was changed in place since it was reset is a value that is there.
+        return {**dict.fromkeys(self._reset - self.items.values.keys()), **changed}
+
+    def restore(self, changes: dict[str, bytes | None]) -> None:
+        """Let these be all that Python has changed."""
+        changed = {name: value for name, value in changes.items() if value is not None}
+        self._reset = changes.keys() - changed.keys()
+        self.items.restore(self.items.stored, changed, self._reset, self._codec.value)
 
 
 def judge(slot: Slot, sealer: Callable[[], Sealer], sent: Write) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import typing as t
+from collections.abc import Callable
 
 from .. import clock, signals
 from ..declared.fields import Field
@@ -51,6 +52,8 @@ class Visit:
         #: What this request has stored, by the part it is in.
         self.stored: dict[Part, Registers] = {}
         self.written: dict[str, Held] = {}
+        #: The mirror cookies that it has set.
+        self.mirrored: dict[str, Register] = {}
         self.closed = self.unit.closed
         self.is_new_tab = False
         #: What fallback keys have opened, by the register's name.
@@ -61,6 +64,8 @@ class Visit:
         self._header: Push | None = None
         self._tab: str | None = None
         self._sealer: Sealer | None = None
+        #: Goes back to what was settled.
+        self._go_back = self._remember_facts()
         if not self.unit.ended:
             self.unit.join(self)
         self.unit.outgoing.append(self.answer.send)
@@ -187,7 +192,8 @@ class Visit:
         if part is Part.MIRROR:
             is_strange = self.ownership.has_moved
             slots = self.scheme.parts[part]
-            return self.carriers.mirrors(slot.name for slot in slots if not (slot.owned and is_strange))
+            received = self.carriers.mirrors(slot.name for slot in slots if not (slot.owned and is_strange))
+            return {**received, **self.mirrored} if self.mirrored else received
         key, now = self.key(part), clock.now()
         if key is None:
             return {}
@@ -291,6 +297,7 @@ class Visit:
         for name, value in self.changes(Part.MIRROR).items():
             if name in self.scheme.slots and not self.allows(self.slot(name)):
                 self.answer.remove(name)
+                self.mirrored[name] = NOTHING
             else:
                 self.set_mirror(name, registers.write(self.seen(Part.MIRROR, name), value, self.now))
             self.tell_changed(name)
@@ -320,6 +327,7 @@ class Visit:
                 " field(..., mirror=False)"
             )
         slot = self.scheme.slots.get(name)
+        self.mirrored[name] = register
         self.answer.mirror(name, value, ttl=slot.field.ttl if slot and register.value is not None else None)
         self.answer.is_private = True
 
@@ -335,14 +343,50 @@ class Visit:
         ttl = slot.field.ttl if slot is not None and register.value is not None else None
         return Held(*register, expires=None if ttl is None else clock.now() + ttl)
 
+    def settle(self) -> None:
+        """Let the browser hear of what was stored, whatever becomes of what is changed from now on."""
+        self._go_back = self._remember_facts()
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to how everything is now; records that nothing was changed in are read again."""
+        shelves = {part: (shelf, changed) for part, shelf in self.shelves.items() if (changed := shelf.changes())}
+        owner, restore = self.ownership.remember(), self._remember_facts()
+        tab, outdated = (self._tab, self.is_new_tab), dict(self.outdated)
+
+        def go_back() -> None:
+            has_moved = owner()
+            restore()
+            (self._tab, self.is_new_tab), self.outdated = tab, dict(outdated)
+            self.shelves = {} if has_moved else {part: shelf for part, (shelf, _) in shelves.items()}
+            for part, (_, changed) in shelves.items():
+                self.shelf(part).restore(changed)
+
+        return go_back
+
+    def _remember_facts(self) -> Callable[[], None]:
+        """Return what goes back to what was stored by now, and what the browser is told of it."""
+        written, stored, mirrored = dict(self.written), dict(self.stored), dict(self.mirrored)
+        migrated, untell = set(self.migrated), self.answer.remember()
+
+        def go_back() -> None:
+            self.written, self.stored, self.mirrored = dict(written), dict(stored), dict(mirrored)
+            self.migrated = set(migrated)
+            untell()
+
+        return go_back
+
     def discard(self) -> None:
-        """Forget what was not saved."""
-        self.shelves, self.outdated, self.written, self.stored = {}, {}, {}, {}
-        self.answer.forget()
+        """Forget what was not settled."""
+        self.shelves, self.outdated = {}, {}
+        self._go_back()
         change_owner(self)
 
     def close(self) -> None:
         """Refuse further changes."""
         self.closed = True
         # These know the visit; without this, it would stay in memory until the garbage collector runs.
-        self.values, self.shelves = {}, {}
+        self.values, self.shelves, self._go_back = {}, {}, _stay
+
+
+def _stay() -> None:
+    """Go back to nothing."""

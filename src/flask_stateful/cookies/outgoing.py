@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing as t
+from collections.abc import Callable
 
 from .. import clock
 from ..errors import CookieTooLarge
@@ -35,7 +36,7 @@ class CookieService:
         self.spills = spills
         self.budget = budget
         #: Tells whether the visitor lets cookies of a purpose be set; without that they last for the request alone.
-        self.allowed: t.Callable[[str], bool] = lambda purpose: True
+        self.allowed: Callable[[str], bool] = lambda purpose: True
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Written:
     body: t.Any = None
     #: Where the value lies in the store, if it does.
     reference: bytes | None = None
+    #: Whether the store has got it.
+    is_stored: bool = False
     #: The text of ``Set-Cookie``.
     line: str = ""
 
@@ -123,9 +126,22 @@ class Outgoing:
                 sent.append(written)
                 room -= written.octets
         for written in sent:
-            if written.reference is not None:
+            if written.reference is not None and not written.is_stored:
                 self._service.spills.put(written.reference, written.body, written.options.max_age)
+                written.is_stored = True
         return sent
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to the cookies as they are written now."""
+        written = {identity: (one, dataclasses.replace(one)) for identity, one in self._written.items()}
+
+        def go_back() -> None:
+            self._written = {identity: one for identity, (one, _) in written.items()}
+            for one, before in written.values():
+                one.value, one.reference, one.is_stored = before.value, before.reference, before.is_stored
+                one.line = before.line
+
+        return go_back
 
     def _seal(self, written: Written) -> int:
         """Make the cookie's line.
@@ -141,7 +157,7 @@ class Outgoing:
         return len(written.wire) + len(text)
 
     def _spill(self, written: Written) -> int:
-        written.reference = self._service.spills.new_reference(written.body)
+        written.reference, written.is_stored = self._service.spills.new_reference(written.body), False
         return self._seal(written)
 
     def _keep(self, written: Written) -> None:

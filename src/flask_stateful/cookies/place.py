@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Callable
 
 from flask import request
 
@@ -103,9 +104,9 @@ class DeclaredCookie(KeptValues):
         self._write(self._now(items))
 
     def _now(self, items: TrackedItems) -> dict[str, bytes]:
-        removed = items.removed()
-        kept = {name: bytes(raw) for name, raw in items.stored.items() if name not in removed}
-        return kept | items.changes()
+        # In this order: a default that was changed in place since it was reset is a value that is there.
+        changed, removed = items.changes(), items.removed()
+        return {name: bytes(raw) for name, raw in items.stored.items() if name not in removed} | changed
 
     def _write(self, fields: dict[str, bytes]) -> None:
         if fields == self._written:
@@ -129,8 +130,24 @@ class DeclaredCookie(KeptValues):
             if self._written.get(name) != self._before.get(name):
                 report_changed(self._app, field)
 
+    def settle(self) -> None:
+        """Let what was saved stand."""
+        self._before = self._written
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to the cookie as it is now, its jar having done so before."""
+        items, facts = self._items, (self._before, self._written, self._earlier)
+        restore = None if items is None else items.remember()
+
+        def go_back() -> None:
+            self._items, (self._before, self._written, self._earlier) = items, facts
+            if restore is not None:
+                restore()
+
+        return go_back
+
     def discard(self) -> None:
-        """Forget what was changed."""
+        """Forget what was changed. What was settled is read again."""
         self._items, self._earlier = None, []
 
     def close(self) -> None:

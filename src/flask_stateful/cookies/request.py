@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import typing as t
+from collections.abc import Callable
 
 from .. import clock
 from ..errors import DecodeError, StateClosed
 from ..serialization import MISSING
 from ..unit import WRITTEN, Step
 from . import header
-from .options import MAX_OCTETS, Options, is_name
+from .options import MAX_OCTETS, Identity, Options, is_name
 from .outgoing import CookieService, Kind, Outgoing, Written, options_of
 from .tokens import Codec, Opened, Place
 
@@ -37,6 +37,11 @@ class RequestCookies:
         self._received: dict[tuple[Kind, Place], t.Any] = {}
         self._written: dict[tuple[Kind, str], Written] = {}
         self._outgoing = Outgoing(service, https=self._https)
+        #: The text of each ``Set-Cookie`` that has been saved.
+        self._lines: dict[Identity, str] = {}
+        self._sends = False
+        #: Goes back to what was settled.
+        self._go_back = self.remember()
 
     # Reading
 
@@ -172,17 +177,40 @@ class RequestCookies:
         sent = self._outgoing.settle()
         for written in sent:
             self._release_spill_before(written)
-        if sent and self._unit is not None:
-            self._unit.outgoing.append(functools.partial(_set_cookies, [written.line for written in sent]))
+        self._lines.update({written.identity: written.line for written in sent})
+        if sent and not self._sends and self._unit is not None:
+            self._unit.outgoing.append(self._send)
+            self._sends = True
+
+    def _send(self, response: Response) -> None:
+        for line in self._lines.values():
+            response.headers.add("Set-Cookie", line)
+        if self._lines:
+            header.make_private(response)
+
+    def settle(self) -> None:
+        """Let what was saved be sent, whatever becomes of what is written from now on."""
+        self._go_back = self.remember()
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to the cookies as they are now."""
+        written, lines, unwrite = dict(self._written), dict(self._lines), self._outgoing.remember()
+
+        def go_back() -> None:
+            self._written, self._lines = dict(written), dict(lines)
+            unwrite()
+
+        return go_back
 
     def discard(self) -> None:
-        """Forget what was written. That the response depends on cookies stays true."""
-        self._written.clear()
+        """Forget what was not settled. That the response depends on cookies stays true."""
+        self._go_back()
 
     def close(self) -> None:
         """Refuse further writes."""
         self._closed = True
-        self._unit = None  # which knows us; the garbage collector need not find that out
+        # These know us; the garbage collector need not find that out.
+        self._unit, self._go_back = None, _stay
 
     def _release_spill_before(self, written: Written) -> None:
         """Let go of the value that the cookie written over had in the store."""
@@ -203,12 +231,10 @@ def _reference(codec: Codec, opened: Opened) -> bytes | None:
     return t.cast("bytes", codec.decode(opened.body))
 
 
+def _stay() -> None:
+    """Go back to nothing."""
+
+
 def _is_over(opened: Opened) -> bool:
     expires = None if opened.payload is None else opened.payload.expires
     return expires is not None and clock.now() >= expires
-
-
-def _set_cookies(lines: list[str], response: Response) -> None:
-    for line in lines:
-        response.headers.add("Set-Cookie", line)
-    header.make_private(response)

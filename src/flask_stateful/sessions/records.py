@@ -150,18 +150,23 @@ class SessionRecords:
         """
         if entry is None or (entry.record is None and not entry.dead):
             return self._create(entry, change, visitor)
-        for _ in range(rounds):
+        for left in range(rounds, 0, -1):
             saved = self._try_to_save(entry, change, visitor)
             if saved is not None:
                 return saved
-            self.fetch(entry)
+            if left > 1:
+                self.fetch(entry)
         raise StateConflict("others kept rewriting a session while it was being saved")
 
     def destroy(self, entry: Entry, reason: str) -> None:
         """End a session now; requests in flight cannot bring it back."""
         if entry.record is not None:
-            self.store.set(entry.id.key, TOMBSTONE, TOMBSTONE_TTL)
+            self.bury(entry)
             self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
+
+    def bury(self, entry: Entry) -> None:
+        """Leave a tombstone in the place of a session."""
+        self.store.set(entry.id.key, TOMBSTONE, TOMBSTONE_TTL)
 
     def _create(self, entry: Entry | None, change: Change, visitor: Visitor) -> Saved:
         items = change.apply({})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import typing as t
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from .. import signals
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
-from ..serialization import Raw, loads
+from ..serialization import Raw
 from ..tracking import TrackedItems
 from ..unit import WRITTEN, Step, Unit
 from .change import PERMANENT, Change, Outcome, Visitor
@@ -23,6 +23,16 @@ if t.TYPE_CHECKING:
 
 #: What is noted as read when the bound user is asked for.
 USER: t.Final = "(user)"
+
+
+class State(t.NamedTuple):
+    """How a session stands with its store and its cookie."""
+
+    entry: Entry | None
+    outcome: Outcome
+    recookie: bool
+    migrated: frozenset[str]
+
 
 #: Finds a session's place in the store, once the session is looked at.
 Opener: t.TypeAlias = t.Callable[["Session"], tuple[SessionRecords, Entry | None]]
@@ -60,6 +70,10 @@ class Session(SessionMapping):
     migrated: set[str]
     #: Whether the cookie turns from one for this browser session into a permanent one, or back.
     recookie: bool
+    #: What discarding goes back to.
+    _kept: State
+    #: What :meth:`destroy` has ended, and whether a user has left with it.
+    _ended: tuple[Entry, bool] | None
 
     def __init__(self, opener: Opener, environ: WSGIEnvironment) -> None:
         self._opener = opener
@@ -68,7 +82,7 @@ class Session(SessionMapping):
     def _load(self) -> None:
         """Read the session from the store. If that fails, it is empty and read-only from then on."""
         self.touched = self.accessed = True
-        self._entry, self._failure = None, None
+        self._entry, self._failure, self._ended = None, None, None
         self.outcome, self.recookie = Outcome.UNCHANGED, False
         try:
             self._records, self._entry = self._opener(self)
@@ -77,6 +91,7 @@ class Session(SessionMapping):
             raise
         finally:
             self._reset()
+            self._kept = self._state()
 
     def _reset(self) -> None:
         """Go back to what the store holds."""
@@ -218,6 +233,7 @@ class Session(SessionMapping):
         self._keep_own()
         if self._entry is not None and not self._entry.dead:
             self._records.destroy(self._entry, reason)
+            self._ended = self._entry, left
             self._entry = None
         if self._entry is None:
             self.outcome = Outcome.ENDED
@@ -238,10 +254,11 @@ class Session(SessionMapping):
 
     def settle(self) -> None:
         """Go on from what was just saved; where the session is dead, with what is in memory."""
-        if self.outcome is Outcome.DEAD:
+        if not self.touched or self.outcome is Outcome.DEAD:
             return
         self._items.rebase(self._stored, keep_changes=False)
         self._change = Change()
+        self._kept = self._state()
 
     @contextlib.contextmanager
     def undone_by_errors(self) -> Generator[None]:
@@ -257,13 +274,39 @@ class Session(SessionMapping):
         """Let this be all that the request has changed."""
         if change.cleared:
             self._items = TrackedItems({}, self._codec)
-        else:
-            self._items.rebase(self._stored, keep_changes=False)
-        for key in change.deleted & self._items.values.keys():
-            self._items.delete(key)
-        for key, encoded in change.assigned.items():
-            self._items.assign(key, loads(encoded))
+        self._items.restore({} if change.cleared else self._stored, change.assigned, change.deleted)
         self._change = change
+
+    def _state(self) -> State:
+        return State(copy.copy(self._entry), self.outcome, self.recookie, frozenset(self.migrated))
+
+    def _stand(self, state: State) -> bool:
+        """Stand with store and cookie as before, except that what :meth:`destroy` has ended since stays ended.
+
+        :return: whether there is such.
+        """
+        self._entry, self.outcome, self.recookie = copy.copy(state.entry), state.outcome, state.recookie
+        self.migrated = set(state.migrated)
+        has_ended = self._ended is not None and state.entry is not None and state.entry.id is self._ended[0].id
+        if has_ended:
+            self._entry, self.outcome = None, Outcome.ENDED
+        return has_ended
+
+    def remember(self) -> Callable[[], None]:
+        """Return what goes back to how the session is now; what :meth:`destroy` ends after this stays ended."""
+        state, change = self._state(), copy.copy(self._difference())
+
+        def go_back() -> None:
+            if not self._stand(state):
+                self._go_back(change)
+                return
+            ended, left = t.cast("tuple[Entry, bool]", self._ended)
+            self._go_back(Change(cleared=True, assigned=change.assigned))
+            # In a transaction that was rolled back it has come to life again.
+            self._records.bury(ended)
+            self._records.emit(signals.user_changed, left=left)
+
+        return go_back
 
     # What the unit asks
 
@@ -271,17 +314,18 @@ class Session(SessionMapping):
         self._change.assigned, self._change.deleted = self._items.changes(), self._items.removed()
         return self._change
 
-    def save(self, *, rounds: int = MAX_ROUNDS) -> None:
+    def save(self, *, rounds: int | None = None) -> None:
         """Bring the store up to date.
 
         :param rounds: how often to try against other writers; 1 saves only what nobody else has touched.
         """
         if not self.touched or self._failure is not None:
             return
+        rounds = rounds or (MAX_ROUNDS if self.unit.merges else 1)
         change = self._difference()
         if change:
             self._save(change, rounds)
-        elif self._records.is_renewal_due(self._entry):
+        elif not self.unit.goes_on and self._records.is_renewal_due(self._entry):
             # The page was made from a session that could be read. If renewing it fails, the next request tries again.
             with contextlib.suppress(StoreError, StateConflict):
                 self._save(change, rounds)
@@ -298,8 +342,9 @@ class Session(SessionMapping):
             self._records.emit(signals.user_changed, left=before not in (None, change.login))
 
     def discard(self) -> None:
-        """Forget what was not saved."""
+        """Forget what was not settled."""
         if self.touched:
+            self._stand(self._kept)
             self._reset()
 
     def close(self) -> None:

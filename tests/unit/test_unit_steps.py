@@ -153,19 +153,19 @@ PLACES = Places()
 
 def visit(client: FlaskClient, view: t.Callable[[], None], status: int) -> None:
     """Let a request do something and answer with a status."""
-    TODO[:] = [view, status]
+    STEPS_LEFT[:] = [view, status]
     response = client.post("/")
     assert response.status_code == status, response.get_data(as_text=True)
 
 
-TODO: list[t.Any] = []
+STEPS_LEFT: list[t.Any] = []
 
 
 @PLACES.app.post("/")
 def page() -> tuple[str, int]:
     """Do what the test wants."""
-    TODO[0]()
-    return "", TODO[1]
+    STEPS_LEFT[0]()
+    return "", STEPS_LEFT[1]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

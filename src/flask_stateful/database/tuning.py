@@ -92,9 +92,9 @@ def _on_begin(connection: Connection) -> None:
 
 
 def _autocommits(bind: Engine | Connection) -> bool:
-    # That of create_engine(isolation_level=) has no public name; connection.get_isolation_level() would ask the database.
+    # That of create_engine(isolation_level=) has no public name; get_isolation_level() would ask the database.
     by_default = t.cast("t.Any", bind.dialect)._on_connect_isolation_level
-    return bind.get_execution_options().get("isolation_level", by_default) == "AUTOCOMMIT"
+    return bool(bind.get_execution_options().get("isolation_level", by_default) == "AUTOCOMMIT")
 
 
 def _will_write() -> bool:

@@ -7,7 +7,8 @@ which says itself what the view does::
         visitor.visit(lambda: session.update(name="Ada"))
         assert visitor.ask(lambda: session["name"]) == "Ada"
 
-These run once for each of memory, SQLite, Redis and Memcached. What says *processes* takes ``serve`` instead.
+These run once for each of memory, SQLite, Redis and Memcached. What says *processes* takes ``serve`` instead, which
+serves with PostgreSQL and MariaDB as well, there with the application's own database as the store.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from flask import Flask
 
 from flask_stateful import Stateful
 from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
+from flask_stateful.stores.sql.tables import VALUES, create_tables
 from flask_stateful.testing import FakeClock
-from tests.services import Launch, Memcached, Redis, launched
+from tests.services import Launch, MariaDB, Memcached, Postgres, Redis, launched
 from tests.stores.memcached_listing import ListedMemcached
 
 from .support import PATIENCE, Gunicorn, InterruptedStore, Visitor, add_view
@@ -45,9 +48,21 @@ def _shared_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> st
         memcached: Memcached = request.getfixturevalue("large_memcached")
         memcached.flush()
         return memcached.url
+    if kind in ("postgres", "mariadb"):
+        return _emptied(t.cast("Postgres | MariaDB", request.getfixturevalue(kind)).url)
     server: Redis = request.getfixturevalue("redis_server")
     server.ask(f"SELECT {_REDIS_DATABASE}\r\nFLUSHDB")
     return f"{server.url.removesuffix('0')}{_REDIS_DATABASE}"
+
+
+def _emptied(url: str) -> str:
+    """Return the URL of a database in which our table is empty."""
+    engine = sqlalchemy.create_engine(url)
+    create_tables(engine, [VALUES])
+    with engine.begin() as connection:
+        connection.execute(VALUES.delete())
+    engine.dispose()
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +92,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=["sqlite", "redis", "memcached"])
+@pytest.fixture(params=["sqlite", "redis", "memcached", "postgres", "mariadb"])
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of one store after the other that several processes can share."""
     return _shared_url(request.param, request, tmp_path)

@@ -20,7 +20,7 @@ from tests.sessions.support import PATIENCE, Pause
 def create_app(store: str, **config: t.Any) -> Flask:
     """Return an application for the tests.
 
-    :param store: a URL.
+    :param store: a URL; that of a database is the application's own as well.
     :param config: further settings.
     """
     # However slow the machine is, no test outlasts a tombstone.
@@ -28,7 +28,8 @@ def create_app(store: str, **config: t.Any) -> Flask:
     app = Flask(__name__)
     app.config.update(SECRET_KEY="a secret of 32 characters at least", STATEFUL_NAMESPACE="tests")
     app.config.update({"STATEFUL_STORE_TIMEOUT": PATIENCE, **config})
-    state = Stateful(app, store=store)
+    is_database = "sql+" in store or "mariadb+" in store
+    state = Stateful(app, store="db", db=store) if is_database else Stateful(app, store=store)
 
     @app.get("/pids")
     def pids() -> dict[str, int]:

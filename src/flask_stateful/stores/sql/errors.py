@@ -102,13 +102,15 @@ def _kind_of(error: Exception) -> _Kind:
 
 def _by_code(error: BaseException | None) -> _Kind | None:
     """Return the kind that a driver's error code stands for, if it has one that we know."""
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if state is not None:
-        return _POSTGRESQL.get(state, _DOWN if state[:2] in ("08", "57") else _OTHER)
     if isinstance(error, sqlite3.Error):
         return _by_sqlite_code(error)
-    code = error.args[0] if error is not None and error.args else None
-    return _MYSQL.get(code) if isinstance(code, int) else None
+    number = error.args[0] if error is not None and error.args else None
+    if isinstance(number, int):
+        return _MYSQL.get(number)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if state is None:
+        return None
+    return _POSTGRESQL.get(state, _DOWN if state[:2] in ("08", "57") else _OTHER)
 
 
 def _by_sqlite_code(error: sqlite3.Error) -> _Kind:

@@ -47,10 +47,11 @@ def create_tables(bind: Engine | Connection, tables: t.Sequence[Table]) -> list[
     :return: the names of those that were missing.
     """
     missing = [table for table in tables if not inspect(bind).has_table(table.name)]
-    try:
-        METADATA.create_all(bind, tables=missing)
-    except DBAPIError:
-        # Another one who has done the same, since we looked, has made them.
-        if not all(inspect(bind).has_table(table.name) for table in missing):
-            raise
+    for table in missing:
+        try:
+            table.create(bind)
+        except DBAPIError:
+            # Another one who does the same may have made it since we looked.
+            if not inspect(bind).has_table(table.name):
+                raise
     return [table.name for table in missing]

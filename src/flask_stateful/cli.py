@@ -132,7 +132,8 @@ def _create_tables(wiring: Wiring) -> t.Iterator[tuple[str, list[str]]]:
         from .stores.sql.tables import VALUES, VERSIONS
     except ModuleNotFoundError:
         return
-    for bind, engine in (wiring.database.engines() if wiring.database else {}).items():
+    engines = wiring.database.engines() if wiring.database else {}
+    for bind, engine in sorted(engines.items(), key=lambda item: item[0] != "default"):
         yield bind, create_beside(engine, [VALUES, VERSIONS] if bind == "default" else [VERSIONS])
     for name, store in wiring.settings.stores.items():
         if isinstance(store, SQLStore) and not store.is_given:

@@ -13,6 +13,7 @@ from .cli import state_group
 from .consent import Consent
 from .cookies.jar import Cookies
 from .database.database import Database
+from .database.dependencies import Row
 from .declared import handles
 from .declared.classes import State
 from .declared.places import EXTENSION
@@ -115,6 +116,14 @@ class Stateful:
         :raises AttributeError: if there is no such field.
         """
         return handles.known(handle, name)
+
+    def row(self, model: t.Any, *arguments: str) -> Row:
+        """Return one row for ``depends_on=``: a cached function depends on it alone, and not on all of its table.
+
+        :param model: a mapped class or a table.
+        :param arguments: names of the function's arguments that are the row's primary key, in the order of its columns.
+        """
+        return Row(model, *arguments)
 
     def inventory(self) -> list[Item]:
         """Return what the current application keeps: its declared classes by name, then what we need ourselves.

@@ -95,7 +95,15 @@ def public(kind: type) -> set[str]:
 def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
-    assert public(flask_stateful.Stateful) == {"browser_status", "init_app", "inventory", "known", "reset", "user_id"}
+    assert public(flask_stateful.Stateful) == {
+        "browser_status",
+        "init_app",
+        "inventory",
+        "known",
+        "reset",
+        "row",
+        "user_id",
+    }
     assert {name for name in vars(state) if not name.startswith("_")} == {
         "cache",
         "consent",

@@ -12,7 +12,17 @@ from .call import Call
 from .functions import CachedFunction, cached_function
 from .keys import canonical, store_key, text_key
 from .rules import ViewRules
-from .runtime import DEFAULT, Default, Runtime, require_tag, require_vary, unwrap, watched
+from .runtime import (
+    DEFAULT,
+    Consistency,
+    Default,
+    Runtime,
+    require_consistency,
+    require_tag,
+    require_vary,
+    unwrap,
+    watched,
+)
 from .steps import owner, run
 from .tags import EVERYTHING
 from .values import PLAIN
@@ -139,6 +149,8 @@ class Cache:
         stale: Ttl = None,
         tags: Iterable[str] = (),
         key: Callable[..., t.Any] | None = None,
+        depends_on: Iterable[t.Any] | None = None,
+        consistency: Consistency | None = None,
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
         """Cache what a function returns, for each set of arguments.
 
@@ -147,10 +159,24 @@ class Cache:
             refreshes it, or when refreshing fails.
         :param tags: names with which the results can be invalidated together with others.
         :param key: called with the arguments, returns what to tell calls apart by instead of them.
+        :param depends_on: what of the application's database the results are made from, instead of the tables that the
+            function is found to read: models, tables, names of tables, and ``state.row(User, "user_id")``.
+        :param consistency: ``"exact"`` never serves a result after a commit to a table that it was made from, which is
+            so by itself with ``db=``; ``"ttl"`` serves it until its ttl is over.
         """
+        named = None if depends_on is None else tuple(depends_on)
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
-            return cached_function(self, function, ttl=ttl, stale=stale, tags=tuple(tags), key=key)
+            return cached_function(
+                self,
+                function,
+                ttl=ttl,
+                stale=stale,
+                tags=tuple(tags),
+                key=key,
+                depends_on=named,
+                consistency=consistency,
+            )
 
         return decorate
 
@@ -167,6 +193,8 @@ class Cache:
         unless: Callable[[], t.Any] | None = None,
         missing_ttl: Ttl = None,
         front: bool = False,
+        depends_on: Iterable[t.Any] | None = None,
+        consistency: Consistency | None = None,
     ) -> Callable[[Callable[..., t.Any]], t.Any]:
         """Cache the answers of a view, for each address.
 
@@ -184,9 +212,13 @@ class Cache:
         :param missing_ttl: seconds or a timedelta that an answer with status 404 or 410 is fresh; such answers are not
             stored by default.
         :param front: answer hits before Flask is entered, so that neither ``before_request`` functions nor login checks
-            run: only ``GET`` and ``HEAD`` without ``Cookie`` and ``Authorization``, and only from the process's memory.
+            run: only ``GET`` and ``HEAD`` without ``Cookie`` and ``Authorization``, and only from the process's memory;
+            not those that are made from the database.
+        :param depends_on: as for :meth:`memoize`; the arguments are those of the view.
+        :param consistency: as for :meth:`memoize`.
         :raises ValueError: if ``front`` goes with ``vary`` or ``unless``, which only Flask can ask for.
         """
+        require_consistency(consistency)
         vary = tuple(map(require_vary, vary))
         if front and (vary or unless is not None):
             raise ValueError("front=True answers before vary= and unless= can be asked; leave out one of them")
@@ -199,6 +231,8 @@ class Cache:
             unless=unless,
             missing_ttl=ttl_seconds(missing_ttl),
             front=front,
+            depends_on=None if depends_on is None else tuple(depends_on),
+            consistency=consistency,
         )
         return lambda view: cached_view(self, view, rules)
 
@@ -252,6 +286,7 @@ class Cache:
             ttl=runtime.ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
             tags=tuple(map(require_tag, tags)),
+            reading=runtime.reading(),
         )
 
 

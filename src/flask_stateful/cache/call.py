@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import typing as t
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 
 from .. import clock
+from .tables import Reading
 from .values import Codec
 
 #: What log lines call a value under a key of the application's own.
@@ -26,6 +29,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     #: Seconds after that during which it may be served stale.
     stale: float = 0.0
     tags: tuple[str, ...] = ()
+    #: Notes which tables the value is made from; ``None`` where nobody asks.
+    reading: Callable[[], AbstractContextManager[Reading]] | None = None
 
     @property
     def lasts(self) -> float | None:

@@ -18,8 +18,9 @@ from .entries import Entry, Lease, new_lease, to_bytes
 from .flights import Flight, Flights
 from .found import Found
 from .layer import Held
-from .steps import COMPUTE, Join, Outcome, Pause, Plan, Private, Refresh, Step
+from .steps import Check, Compute, Join, Outcome, Pause, Plan, Private, Refresh, Step
 from .storage import CacheStorage
+from .tables import Verdict, Versions
 from .tags import EVERYTHING
 from .values import Codec, is_frozen
 
@@ -56,11 +57,21 @@ class Engine:
         self.storage.renew()
 
     def plan(self, call: Call, owner: object) -> Plan:
-        """Return the plan for a value that memory does not have fresh."""
+        """Return the plan for a value that memory does not have fresh, or may not serve without a check."""
+        held = self.storage.layer.get(call.key)
+        if held is not None and held.entry.tables and clock.monotonic() < held.trusted_until:
+            verdict = yield from self._check(held.entry.tables)
+            if verdict == "current":
+                self._note("hits_memory", call.name)
+                return held.value
+            if verdict == "changing":
+                return (yield from _compute_only(call))
         try:
-            found = self.storage.look(call)
+            found = yield from self._look(call)
         except StoreError:
             return (yield from self._without_store(call, owner))
+        if found.verdict == "changing":
+            return (yield from _compute_only(call))
         if found.held is not None:
             now = clock.monotonic()
             self._note("hits_store" if now < found.held.fresh_until else "hits_stale", call.name)
@@ -71,9 +82,38 @@ class Engine:
                 yield Refresh(self.refresh(call, claimed))
             return found.held.value
         self._note("misses", call.name)
-        return (yield from self._alone(call, owner, lambda: self._lead(call, found)))
+        return (yield from self._alone(call, owner, lambda flight: self._lead(call, found, flight)))
 
-    def _alone(self, call: Call, owner: object, lead: Callable[[], Plan]) -> Plan:
+    # Asking the database
+
+    def _look(self, call: Call) -> Generator[Step, t.Any, Found]:
+        """Ask the store; a value whose tables have changed is none.
+
+        :raises StoreError: if the store fails.
+        """
+        found = self.storage.look(call)
+        if found.held is None or not found.held.entry.tables:
+            return found
+        verdict = yield from self._check(found.held.entry.tables)
+        if verdict == "current":
+            return found
+        if verdict == "changed":
+            self._note("outdated", call.name)
+        return found._replace(held=None, verdict=verdict)
+
+    def _check(self, versions: Versions) -> Generator[Step, t.Any, Verdict]:
+        """Ask whether a value's tables are as they were; if so, whatever is being computed depends on them as well."""
+        tables = self.storage.tables
+        if tables is None:
+            return "changed"
+        verdict: Verdict = yield Check(tables, versions)
+        if verdict == "current":
+            tables.used(versions)
+        return verdict
+
+    # Computing
+
+    def _alone(self, call: Call, owner: object, lead: Callable[[Flight], Plan]) -> Plan:
         """Let one caller of this process lead, the others take what it brings.
 
         The first flight that a caller joins may have begun before an invalidation that this caller has to respect, so
@@ -85,19 +125,21 @@ class Engine:
                 return (yield from self._fly(call.key, flight, lead))
             if not (yield from self._join(flight, owner)):
                 break
-            held = self._look_again(call) if may_be_older else None
+            held = (yield from self._look_again(call)) if may_be_older else None
             if held is not None:
                 return held.value
             if not may_be_older:
+                if flight.tables and (yield from self._check(flight.tables)) != "current":
+                    break
                 with contextlib.suppress(EncodeError):
                     return _copy(call.codec, flight.value)
-        return (yield from _compute_only())
+        return (yield from _compute_only(call))
 
-    def _fly(self, key: str, flight: Flight, lead: Callable[[], Plan]) -> Plan:
+    def _fly(self, key: str, flight: Flight, lead: Callable[[Flight], Plan]) -> Plan:
         error: BaseException | None = None
         value: t.Any = MISSING
         try:
-            value = yield from lead()
+            value = yield from lead(flight)
             return value
         except Exception as raised:
             error = raised
@@ -122,15 +164,17 @@ class Engine:
             raise flight.error
         return landed and flight.value is not MISSING
 
-    def _look_again(self, call: Call) -> Held | None:
+    def _look_again(self, call: Call) -> Generator[Step, t.Any, Held | None]:
         """Return the value that another caller has just written, if it is fresh."""
         held = self.storage.layer.get(call.key)
         if held is None:
             with contextlib.suppress(StoreError):
-                held = self.storage.look(call).held
+                held = (yield from self._look(call)).held
+        elif held.entry.tables and (yield from self._check(held.entry.tables)) != "current":
+            return None
         return held if held is not None and clock.monotonic() < held.fresh_until else None
 
-    def _lead(self, call: Call, found: Found) -> Plan:
+    def _lead(self, call: Call, found: Found, flight: Flight) -> Plan:
         """Compute, once no other process does."""
         leased = to_bytes(new_lease())
         try:
@@ -141,10 +185,13 @@ class Engine:
             # It failed after it was looked at: the value is computed, and not kept.
             self._note("store_errors", call.name)
             self.storage.owe(call.key)
-            return (yield from _compute_only())
+            return (yield from _compute_only(call, flight))
         if found.held is not None:
+            flight.tables = found.held.entry.tables
             return found.held.value
-        return (yield from self._compute(call, versions, replaces=leased) if taken else _compute_only())
+        if not taken:
+            return (yield from _compute_only(call, flight))
+        return (yield from self._compute(call, versions, flight, replaces=leased))
 
     def _take_off(self, call: Call, found: Found, leased: bytes) -> Generator[Step, t.Any, Found]:
         """Put our lease under the key, once no other process has one there; return what lies there then.
@@ -153,7 +200,8 @@ class Engine:
         """
         while not self._take(call.key, found, leased):
             found = yield from self._follow_store(call)
-            if found.held is not None or isinstance(found.slot, Lease):
+            # Where tables change all the time, whoever waited for a value that counts might wait for ever.
+            if found.held is not None or found.verdict is not None or isinstance(found.slot, Lease):
                 return found
         return found._replace(data=leased)
 
@@ -169,41 +217,52 @@ class Engine:
         """Wait until whoever holds the lease has written, given up, or lost it."""
         deadline, pause = clock.monotonic() + LEASE, _FIRST_PAUSE
         while True:
-            found = self.storage.look(call)
+            found = yield from self._look(call)
             if not isinstance(found.slot, Lease) or clock.monotonic() >= deadline:
                 return found
             yield Pause(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    def _compute(self, call: Call, versions: Mapping[str, bytes], *, replaces: bytes, refreshing: bool = False) -> Plan:
+    def _compute(
+        self,
+        call: Call,
+        versions: Mapping[str, bytes],
+        flight: Flight | None = None,
+        *,
+        replaces: bytes,
+        refreshing: bool = False,
+    ) -> Plan:
         """Compute and write the value in place of a lease; if something else lies there by now, do not write.
 
         :param refreshing: whether it is in place of a value, which stays if computing fails.
         """
         began = clock.monotonic()
-        outcome: Outcome = yield COMPUTE
+        outcome = yield from _computed(call, flight)
         written = False
         try:
             value = outcome.get()
             if isinstance(value, Private):
                 self._note("private", call.name)
-                _warn_once(f"{call.name}: {value.reason}")
+                if value.reason:
+                    _warn_once(f"{call.name}: {value.reason}")
                 return value
-            cost = clock.monotonic() - began
-            written = self._write(_as_computed(call, outcome), value, versions, cost=cost, replaces=replaces)
+            written = self._write(call, outcome, versions, cost=clock.monotonic() - began, replaces=replaces)
             return value
         finally:
             if not written and not (refreshing and outcome.error is not None):
                 self._give_up(call.key, replaces)
 
-    def _write(self, call: Call, value: t.Any, versions: Mapping[str, bytes], *, cost: float, replaces: bytes) -> bool:
-        """Write a value; tell whether that was possible.
+    def _write(
+        self, call: Call, outcome: Outcome, versions: Mapping[str, bytes], *, cost: float, replaces: bytes
+    ) -> bool:
+        """Write what was computed; tell whether that was possible.
 
         :param replaces: what must lie there still.
         :raises EncodeError: if the value cannot be encoded, in debugging and testing.
         """
+        call = _as_computed(call, outcome)
         try:
-            entry = self.storage.entry(call, value, versions, cost=cost)
+            entry = self.storage.entry(call, outcome.value, versions, cost=cost, tables=outcome.tables)
             self.storage.put(call, to_bytes(entry), replaces=replaces)
         except EncodeError as error:
             self._note("unencodable", call.name)
@@ -244,17 +303,16 @@ class Engine:
         """Return the plan for a refresh. If it fails, the mark keeps others from trying before it runs out."""
         versions = self.storage.tags.read((EVERYTHING, *call.tags))
         began = clock.monotonic()
-        outcome: Outcome = yield COMPUTE
+        outcome = yield from _computed(call)
         if outcome.error is not None:
             self._note("refresh_errors", call.name)
             logger.warning("refreshing a cached value failed, the old one is served on", exc_info=outcome.error)
             return None
-        if isinstance(outcome.value, Private):
+        if isinstance(outcome.get(), Private):
             self._give_up(call.key, claimed)
             return None
         self._note("refreshes", call.name)
-        cost = clock.monotonic() - began
-        self._write(_as_computed(call, outcome), outcome.value, versions, cost=cost, replaces=claimed)
+        self._write(call, outcome, versions, cost=clock.monotonic() - began, replaces=claimed)
         return outcome.value
 
     def replace(self, call: Call) -> Plan:
@@ -278,9 +336,11 @@ class Engine:
         self._note("store_errors", call.name)
         held = self.storage.layer.get_untrusted(call.key) if call.stale else None
         if held is not None and clock.monotonic() < held.stale_until:
-            self._note("hits_stale", call.name)
-            return held.value
-        return (yield from self._alone(call, owner, _compute_only))
+            tables = held.entry.tables
+            if not tables or (yield from self._check(tables)) == "current":
+                self._note("hits_stale", call.name)
+                return held.value
+        return (yield from self._alone(call, owner, lambda flight: _compute_only(call, flight)))
 
 
 def _as_computed(call: Call, outcome: Outcome) -> Call:
@@ -288,9 +348,17 @@ def _as_computed(call: Call, outcome: Outcome) -> Call:
     return call if outcome.lasting is None else msgspec.structs.replace(call, ttl=outcome.lasting.ttl, stale=0.0)
 
 
-def _compute_only() -> Plan:
-    outcome: Outcome = yield COMPUTE
-    return outcome.get()
+def _computed(call: Call, flight: Flight | None = None) -> Generator[Step, t.Any, Outcome]:
+    """Compute, and let those who take the value of a flight know which tables it was made from."""
+    outcome: Outcome = yield Compute(call.reading)
+    if flight is not None:
+        flight.tables = outcome.tables
+    return outcome
+
+
+def _compute_only(call: Call, flight: Flight | None = None) -> Plan:
+    """Compute, and keep nothing."""
+    return (yield from _computed(call, flight)).get()
 
 
 def _copy(codec: Codec, value: t.Any) -> t.Any:

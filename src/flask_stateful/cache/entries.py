@@ -47,6 +47,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     lease: bytes = b""
     #: Until then the token counts, and nobody else refreshes.
     lease_until: float = 0.0
+    #: The versions of the tables it was made from, by database and table, from before they were read.
+    tables: dict[str, dict[str, int]] = {}
 
 
 class Lease(msgspec.Struct, array_like=True, frozen=True):

@@ -35,6 +35,8 @@ EVENTS: t.Final[dict[str, Signal | None]] = {
     "private": None,
     #: A value was computed from what had been invalidated meanwhile, and was not stored.
     "overtaken": None,
+    #: There was a value, and a table that it was made from has changed.
+    "outdated": None,
 }
 
 

@@ -8,6 +8,7 @@ import typing as t
 
 from .. import clock
 from ..serialization import MISSING
+from .tables import Versions
 
 
 class Flight:
@@ -17,6 +18,8 @@ class Flight:
         #: Who computes: see :meth:`Flights.may_wait`.
         self.owner = owner
         self.value: t.Any = MISSING
+        #: The versions of the tables that the value was made from.
+        self.tables: Versions = {}
         self.error: BaseException | None = None
         self._done = threading.Event()
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []

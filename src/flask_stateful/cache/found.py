@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ..epochs import Mark
 from .entries import Entry, Slot
 from .layer import Held
+from .tables import Verdict
 
 
 class Found(t.NamedTuple):
@@ -19,6 +20,8 @@ class Found(t.NamedTuple):
     held: Held | None
     #: The versions of the call's tags, by key.
     versions: Mapping[str, bytes]
+    #: Where there is a value, and it does not count because of the tables that it was made from.
+    verdict: Verdict | None = None
 
 
 class Read(t.NamedTuple):

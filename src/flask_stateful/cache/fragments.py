@@ -109,6 +109,7 @@ class FragmentExtension(Extension):
             ttl=runtime.ttl if ttl is DEFAULT else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
             tags=tuple(map(require_tag, tags)),
+            reading=runtime.reading(),
         )
         held = runtime.storage.recall(call.key, call.name)
         if held is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .keys import Signature
-from .runtime import Default, Runtime, require_tag, unwrap, watched, watched_async
+from .runtime import Consistency, Default, Runtime, require_consistency, require_tag, unwrap, watched, watched_async
 from .steps import owner, run, run_async
 from .values import Codec, codec_for
 
@@ -59,6 +59,8 @@ class _Plan:
         stale: Ttl,
         tags: tuple[str, ...],
         key: Callable[..., t.Any] | None,
+        depends_on: tuple[t.Any, ...] | None,
+        consistency: Consistency | None,
     ) -> None:
         self.cache = cache
         self.function = function
@@ -71,11 +73,22 @@ class _Plan:
         self._ttl = ttl if isinstance(ttl, Default) else ttl_seconds(ttl)
         self._stale = ttl_seconds(stale) or 0.0
         self._tags = (self.own_tag, *map(require_tag, tags))
+        require_consistency(consistency)
+        self._depends_on = depends_on
+        self._consistency = consistency
 
-    def call(self, runtime: Runtime, key: str) -> Call:
+    def call(self, runtime: Runtime, key: str, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> Call:
         """Return the call for a key."""
-        ttl = runtime.ttl if isinstance(self._ttl, Default) else self._ttl
-        return Call(key=key, name=self.name, codec=self.codec, ttl=ttl, stale=self._stale, tags=self._tags)
+        arguments = functools.partial(self.signature.arguments, args, kwargs)
+        return Call(
+            key=key,
+            name=self.name,
+            codec=self.codec,
+            ttl=runtime.ttl if isinstance(self._ttl, Default) else self._ttl,
+            stale=self._stale,
+            tags=self._tags,
+            reading=runtime.reading(self._consistency, self._depends_on, arguments),
+        )
 
     def key(self, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> str:
         """Return the key of a call in the current application."""
@@ -89,12 +102,12 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
 
     def refresh(*args: t.Any, **kwargs: t.Any) -> t.Any:
         runtime = cache.runtime
-        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs)))
+        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs), args, kwargs))
         return unwrap(run(steps, watched(runtime, functools.partial(function, *args, **kwargs)), runtime.later))
 
     async def refresh_async(*args: t.Any, **kwargs: t.Any) -> t.Any:
         runtime = cache.runtime
-        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs)))
+        steps = runtime.engine.replace(plan.call(runtime, plan.key(args, kwargs), args, kwargs))
         compute = functools.partial(plan.function, *args, **kwargs)
         return unwrap(await run_async(steps, watched_async(runtime, compute), runtime.later))
 
@@ -124,10 +137,8 @@ def _wrapper(plan: _Plan) -> Callable[..., t.Any]:
         if held is not None:
             return held.value
         compute = functools.partial(function, *args, **kwargs)
-        value = run(
-            runtime.engine.plan(plan.call(runtime, key), owner()), watched(runtime, compute), runtime.later, compute
-        )
-        return unwrap(value)
+        steps = runtime.engine.plan(plan.call(runtime, key, args, kwargs), owner())
+        return unwrap(run(steps, watched(runtime, compute), runtime.later, compute))
 
     return wrapper
 
@@ -144,7 +155,7 @@ def _async_wrapper(plan: _Plan) -> Callable[..., t.Any]:
             return held.value
         compute = functools.partial(function, *args, **kwargs)
         watching = watched_async(runtime, compute)
-        steps = runtime.engine.plan(plan.call(runtime, key), owner())
+        steps = runtime.engine.plan(plan.call(runtime, key, args, kwargs), owner())
         return unwrap(await run_async(steps, watching, runtime.later, compute))
 
     return wrapper

@@ -131,14 +131,19 @@ class Signature:
         plain = all(type(value) in self._SCALARS for value in kwargs.values())
         return (self._known if plain else self._encode)(namespace, *args, **kwargs)
 
+    def arguments(self, args: tuple[t.Any, ...], kwargs: Mapping[str, t.Any]) -> dict[str, t.Any]:
+        """Return the arguments of a call by name, with the defaults."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
     def _encode(self, namespace: str, /, *args: t.Any, **kwargs: t.Any) -> str:
         if self._key is not None:
             identity = canonical(self._key(*args, **kwargs), where="what key= returned")
         else:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
             parts = [
-                [name, Raw(canonical(value, where=f"argument {name!r}"))] for name, value in bound.arguments.items()
+                [name, Raw(canonical(value, where=f"argument {name!r}"))]
+                for name, value in self.arguments(args, kwargs).items()
             ]
             identity = _encode(parts)
         return store_key(namespace, "function", self.name, identity)

@@ -20,7 +20,7 @@ class Held:
 
     __slots__ = (
         *("_codec", "_frozen", "_value", "ask_at", "entry", "fresh_until", "marks", "newest", "refresh_at"),
-        "stale_until",
+        *("stale_until", "trusted_until"),
     )
 
     def __init__(self, entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> None:
@@ -34,7 +34,9 @@ class Held:
         #: From then on it is to be refreshed.
         self.refresh_at: t.Final = self.fresh_until - _lead(entry)
         #: From then on the store is asked, whether it has changed it or not.
-        self.ask_at: t.Final = min(self.refresh_at, now + trusted_for)
+        self.trusted_until: t.Final = min(self.refresh_at, now + trusted_for)
+        #: From then on it is not served without asking anybody: a value made from tables never is.
+        self.ask_at: t.Final = 0.0 if entry.tables else self.trusted_until
         self.marks: t.Final = marks
         #: The epoch of the newest change, of whatever key, that the marks were found to have survived.
         self.newest = -1

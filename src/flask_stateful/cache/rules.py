@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from flask import current_app
 
 from .personal import uncovered
-from .runtime import Default
+from .runtime import Consistency, Default
 
 if t.TYPE_CHECKING:
     from flask import Response
@@ -27,6 +27,9 @@ class ViewRules(t.NamedTuple):
     #: Seconds that "there is no such page" is fresh; ``None`` does not store it.
     missing_ttl: float | None
     front: bool
+    #: What of the database answers are made from, where that is not to be found out.
+    depends_on: tuple[t.Any, ...] | None = None
+    consistency: Consistency | None = None
 
     @property
     def personal(self) -> bool:

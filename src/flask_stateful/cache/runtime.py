@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 
 from flask import has_request_context, request
 
 from .. import clock
+from ..errors import ConfigError
 from ..stores.forks import tell_of_forks
 from ..unit import Unit
 from .background import Background
 from .engine import Engine
 from .front import Front
 from .steps import Later, Private
+from .tables import Arguments, Reading
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -21,6 +25,10 @@ if t.TYPE_CHECKING:
 #: For how many seconds, and for how many keys.
 _PASS: t.Final = 60.0
 _MAX_PASSES: t.Final = 4096
+
+
+#: How true a cached value is to the tables it was made from: until the next commit to one of them, or until its ttl.
+Consistency: t.TypeAlias = t.Literal["exact", "ttl"]
 
 
 class Default:
@@ -65,6 +73,27 @@ class Runtime:
         self._background = background
         tell_of_forks(self)
 
+    def reading(
+        self,
+        consistency: Consistency | None = None,
+        depends_on: Iterable[t.Any] | None = None,
+        arguments: Arguments | None = None,
+    ) -> Callable[[], AbstractContextManager[Reading]] | None:
+        """Return what notes which tables a value is made from, or ``None`` where nobody wants to know.
+
+        :raises ConfigError: if it is asked for, and the application has named no database.
+        """
+        if consistency == "ttl":
+            return None
+        tables = self.storage.tables
+        if tables is None:
+            if consistency is not None or depends_on is not None:
+                raise ConfigError(
+                    "consistency= and depends_on= need the application's database; write Stateful(app, db=db)"
+                )
+            return None
+        return functools.partial(tables.reading, depends_on, arguments)
+
     def unit(self) -> Unit:
         """Return the unit of the current request; outside of one, a unit that nobody asks."""
         return self.unit_of(request.environ) if has_request_context() else Unit()
@@ -85,6 +114,15 @@ class Runtime:
         if len(self.passes) >= _MAX_PASSES:
             self.passes.clear()
         self.passes[key] = clock.monotonic() + _PASS
+
+
+def require_consistency(consistency: object) -> None:
+    """Raise where a consistency is none that we know.
+
+    :raises ValueError: if it is neither ``"exact"`` nor ``"ttl"``.
+    """
+    if consistency not in (None, "exact", "ttl"):
+        raise ValueError(f'consistency= takes "exact" and "ttl", not {consistency!r}')
 
 
 def require_tag(tag: object) -> str:

@@ -12,16 +12,28 @@ import functools
 import threading
 import typing as t
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager
 
 from .. import clock
 from ..serialization import MISSING
 from .flights import Flight
+from .tables import Reading, Tables, Versions
 
 Plan: t.TypeAlias = Generator["Step", t.Any, t.Any]
 
 
-class Compute:
+class Compute(t.NamedTuple):
     """A step: compute the value. Handed back is an :class:`Outcome`."""
+
+    #: Notes which tables the value is made from.
+    reading: Callable[[], AbstractContextManager[Reading]] | None = None
+
+
+class Check(t.NamedTuple):
+    """A step: ask whether tables have changed. Handed back is a :data:`~.tables.Verdict`."""
+
+    tables: Tables
+    versions: Versions
 
 
 class Private(t.NamedTuple):
@@ -59,12 +71,20 @@ class Outcome(t.NamedTuple):
     error: BaseException | None = None
     #: Where the value is fresh for another time than its call says.
     lasting: Lasting | None = None
+    #: What was read for it.
+    reading: Reading | None = None
 
     def get(self) -> t.Any:
         """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.value
+        refusal = self.reading.refusal if self.reading is not None else None
+        return self.value if refusal is None or isinstance(self.value, Private) else Private(refusal, self.value)
+
+    @property
+    def tables(self) -> Versions:
+        """The versions of the tables that were read."""
+        return self.reading.versions if self.reading is not None else {}
 
 
 class Refresh(t.NamedTuple):
@@ -73,9 +93,7 @@ class Refresh(t.NamedTuple):
     plan: Plan
 
 
-Step: t.TypeAlias = Compute | Pause | Join | Refresh
-
-COMPUTE: t.Final = Compute()
+Step: t.TypeAlias = Compute | Check | Pause | Join | Refresh
 
 
 #: Runs a function when nobody waits for it.
@@ -94,7 +112,9 @@ def run(plan: Plan, compute: Callable[[], t.Any], later: Later, recompute: Calla
         except StopIteration as stop:
             return stop.value
         if isinstance(step, Compute):
-            handed = _outcome(compute)
+            handed = _outcome(compute, step)
+        elif isinstance(step, Check):
+            handed = step.tables.check(step.versions)
         elif isinstance(step, Join):
             handed = step.flight.wait(step.timeout)
         elif isinstance(step, Pause):
@@ -117,7 +137,9 @@ async def run_async(
         except StopIteration as stop:
             return stop.value
         if isinstance(step, Compute):
-            handed = await _outcome_async(compute)
+            handed = await _outcome_async(compute, step)
+        elif isinstance(step, Check):
+            handed = await step.tables.check_async(step.versions)
         elif isinstance(step, Join):
             handed = await step.flight.wait_async(step.timeout)
         elif isinstance(step, Pause):
@@ -134,19 +156,29 @@ def owner() -> object:
         return threading.get_ident()
 
 
-def _outcome_of(value: t.Any) -> Outcome:
-    return Outcome(value.value, lasting=value) if isinstance(value, Lasting) else Outcome(value)
+def _outcome_of(value: t.Any, reading: Reading | None = None) -> Outcome:
+    if isinstance(value, Lasting):
+        return Outcome(value.value, lasting=value, reading=reading)
+    return Outcome(value, reading=reading)
 
 
-def _outcome(compute: Callable[[], t.Any]) -> Outcome:
+def _outcome(compute: Callable[[], t.Any], step: Compute) -> Outcome:
     try:
-        return _outcome_of(compute())
+        if step.reading is None:
+            return _outcome_of(compute())
+        with step.reading() as reading:
+            value = compute()
+        return _outcome_of(value, reading)
     except Exception as error:
         return Outcome(error=error)
 
 
-async def _outcome_async(compute: Callable[[], Awaitable[t.Any]]) -> Outcome:
+async def _outcome_async(compute: Callable[[], Awaitable[t.Any]], step: Compute) -> Outcome:
     try:
-        return _outcome_of(await compute())
+        if step.reading is None:
+            return _outcome_of(await compute())
+        with step.reading() as reading:
+            value = await compute()
+        return _outcome_of(value, reading)
     except Exception as error:
         return Outcome(error=error)

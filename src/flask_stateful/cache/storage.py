@@ -18,6 +18,7 @@ from .entries import Entry, Slot, from_bytes, to_bytes
 from .events import Events
 from .found import Found, Read, tags_of
 from .layer import Held, Layer
+from .tables import Tables, Versions
 from .tags import EVERYTHING, Tags
 
 #: Of how many values it is remembered which tags they have.
@@ -30,10 +31,15 @@ class CacheStorage:
     :param namespace: prefixes every store key.
     :param layer: what memory holds of them.
     :param events: counts what happens.
+    :param tables: the application's tables.
     """
 
-    def __init__(self, store: Store, *, namespace: str, layer: Layer, events: Events) -> None:
+    def __init__(
+        self, store: Store, *, namespace: str, layer: Layer, events: Events, tables: Tables | None = None
+    ) -> None:
         self.store = store
+        #: The application's tables, where values may be made from such.
+        self.tables = tables
         self.namespace = namespace
         self.layer = layer
         self.tags = Tags(store, namespace, layer)
@@ -96,9 +102,13 @@ class CacheStorage:
             self.events.note("store_errors", call.name)
             return None
 
+    def is_current(self, versions: Versions) -> bool:
+        """Tell whether the tables that a value was made from are as they were."""
+        return not versions or (self.tables is not None and self.tables.check(versions) == "current")
+
     def _fresh(self, call: Call, held: Held | None) -> Held | None:
-        """Return what the store had, unless it is stale, and count which it was."""
-        is_fresh = held is not None and clock.monotonic() < held.fresh_until
+        """Return what there was, unless it is stale, and count which it was."""
+        is_fresh = held is not None and clock.monotonic() < held.fresh_until and self.is_current(held.entry.tables)
         self.events.note("hits_store" if is_fresh else "misses", call.name)
         return held if is_fresh else None
 
@@ -180,15 +190,18 @@ class CacheStorage:
 
     # Writing
 
-    def set(self, call: Call, value: t.Any, versions: Mapping[str, bytes] | None = None) -> None:
+    def set(
+        self, call: Call, value: t.Any, versions: Mapping[str, bytes] | None = None, tables: Versions | None = None
+    ) -> None:
         """Write a value, whatever was there. Whoever is computing it will not write.
 
         :param versions: those that its tags had before it was computed; by default those that they have now.
+        :param tables: those of the tables that it was made from.
         """
         self.pay()
         if versions is None:
             versions = self.tags.read((EVERYTHING, *call.tags))
-        self.put(call, to_bytes(self.entry(call, value, versions)), replaces=None)
+        self.put(call, to_bytes(self.entry(call, value, versions, tables=tables)), replaces=None)
 
     def set_many(self, calls: Mapping[Call, t.Any]) -> None:
         """Write several values that have the same times and tags, in two exchanges."""
@@ -202,7 +215,7 @@ class CacheStorage:
     def add(self, call: Call, value: t.Any) -> bool:
         """Write a value only where there is none that counts."""
         found = self.look(call)
-        if found.held is not None:
+        if found.held is not None and self.is_current(found.held.entry.tables):
             return False
         versions = self.tags.versions((EVERYTHING, *call.tags), found.versions)
         data = to_bytes(self.entry(call, value, versions))
@@ -229,13 +242,21 @@ class CacheStorage:
         return count
 
     @staticmethod
-    def entry(call: Call, value: t.Any, versions: Mapping[str, bytes], *, cost: float = 0.0) -> Entry:
+    def entry(
+        call: Call,
+        value: t.Any,
+        versions: Mapping[str, bytes],
+        *,
+        cost: float = 0.0,
+        tables: Versions | None = None,
+    ) -> Entry:
         """Return the entry for a value that is written now.
 
         :raises EncodeError: if the value cannot be encoded.
         """
         payload = call.codec.encode(value)
-        return Entry(key=call.key, cost=cost, tags=dict(versions), payload=payload, **call.times())
+        made_from = {name: dict(tags) for name, tags in (tables or {}).items()}
+        return Entry(key=call.key, cost=cost, tags=dict(versions), payload=payload, tables=made_from, **call.times())
 
     def put(self, call: Call, data: bytes, *, replaces: bytes | None) -> None:
         """Write what lies under a call's key from now on.

@@ -82,7 +82,9 @@ class CachedView:
         """Return the call for a key."""
         rules = self.rules
         ttl = runtime.ttl if isinstance(rules.ttl, Default) else rules.ttl
-        return Call(key=key, name=self.name, codec=PAGE, ttl=ttl, stale=rules.stale, tags=(self._own_tag, *rules.tags))
+        reading = runtime.reading(rules.consistency, rules.depends_on, lambda: request.view_args or {})
+        tags = (self._own_tag, *rules.tags)
+        return Call(key=key, name=self.name, codec=PAGE, ttl=ttl, stale=rules.stale, tags=tags, reading=reading)
 
     def _applies(self, environ: WSGIEnvironment) -> bool:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not _PASSES_BY.isdisjoint(environ):
@@ -211,9 +213,12 @@ class _Making:
         if set(vary) <= set(self._known):
             return page
         post = signpost(vary)
-        if versions is not None:
+        storage = self.runtime.storage
+        reading = storage.tables.current() if storage.tables is not None else None
+        if versions is not None and (reading is None or reading.refusal is None):
+            tables = None if reading is None else reading.versions
             with contextlib.suppress(StoreError):
-                self.runtime.storage.set(self._view.call(self.runtime, self._varied_key(key, post)), page, versions)
+                storage.set(self._view.call(self.runtime, self._varied_key(key, post)), page, versions, tables)
         return post
 
     def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import typing as t
+from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 from flask import appcontext_pushed, current_app, has_app_context
 
 from ..errors import ConfigError
+from .dependencies import Mapping
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -18,6 +20,7 @@ if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .adapter import Adapter
+    from .tracker import Tracker
 
 #: Returns the current application itself, which a proxy of it is not.
 _current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
@@ -33,6 +36,8 @@ class Database:
     def __init__(self, db: object = None) -> None:
         self._adapter = None if db is None else _adapt(db)
         self._engines: WeakKeyDictionary[Flask, dict[str, Engine]] = WeakKeyDictionary()
+        #: The views and triggers that the application has told us of.
+        self._mappings: list[Mapping] = []
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -104,6 +109,51 @@ class Database:
 
         tune_sqlite(t.cast("Engine", getattr(engine, "sync_engine", engine)))
 
+    def tracker(self, name: str) -> Tracker:
+        """Return what follows what is written through one of the current application's engines."""
+        return self._track(self.engines()[name])
+
+    def bind_of(self, model: t.Any) -> str:
+        """Return the name of the engine that a mapped class or a table is kept in."""
+        from sqlalchemy import Table
+        from sqlalchemy.exc import UnboundExecutionError
+
+        session = self.adapter.session()
+        try:
+            bind = session.get_bind(clause=model) if isinstance(model, Table) else session.get_bind(model)
+        except UnboundExecutionError:
+            return "default"
+        return self.name_of(bind.engine)
+
+    def map_view(self, view: str, reads: Iterable[t.Any]) -> None:
+        """Say which tables a view of the database reads: they, and not the view, are what changes.
+
+        :param view: its name, with its schema if that is not the default one.
+        :param reads: models, tables, or names of tables.
+        """
+        self._map(Mapping("views", view, tuple(reads)))
+
+    def map_trigger(self, table: t.Any, writes: Iterable[t.Any]) -> None:
+        """Say what a trigger writes when a table is written.
+
+        :param table: a model, a table, or its name.
+        :param writes: models, tables, or names of tables.
+        """
+        self._map(Mapping("triggers", table, tuple(writes)))
+
+    def _map(self, mapping: Mapping) -> None:
+        """Let the engines know of a view or a trigger, those that are known and those to come."""
+        with self._lock:
+            self._mappings.append(mapping)
+            for engine in {engine for engines in self._engines.values() for engine in engines.values()}:
+                mapping.tell(self._track(engine).statements)
+
+    @staticmethod
+    def _track(engine: Engine) -> Tracker:
+        from .tracker import track
+
+        return track(engine)
+
     def attach(self, app: Flask) -> None:
         """Set up an application."""
         if self._adapter is not None:
@@ -124,7 +174,11 @@ class Database:
         adapter = self.adapter
         with self._lock:
             if app not in self._engines:
-                self._engines[app] = adapter.engines()
+                self._engines[app] = engines = adapter.engines()
+                for engine in engines.values():
+                    statements = self._track(engine).statements
+                    for mapping in self._mappings:
+                        mapping.tell(statements)
             return self._engines[app]
 
 

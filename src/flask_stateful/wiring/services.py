@@ -21,6 +21,7 @@ from ..cache.front import Front
 from ..cache.layer import Memo, open_layer
 from ..cache.runtime import Runtime
 from ..cache.storage import CacheStorage
+from ..cache.tables import Tables
 from ..consent import ConsentCookie
 from ..cookies.header import all_spellings
 from ..cookies.outgoing import CookieService
@@ -247,7 +248,9 @@ class Services:
         settings = self.settings
         store = self._guard("cache", settings.cache_store)
         layer = open_layer(store, settings.namespace, settings.cache_memory, self._memo)
-        storage = CacheStorage(store, namespace=settings.namespace, layer=layer, events=Events(self._app))
+        storage = CacheStorage(
+            store, namespace=settings.namespace, layer=layer, events=Events(self._app), tables=self._make_tables()
+        )
         return Runtime(
             Engine(storage, strict=self._app.debug or self._app.testing),
             ttl=settings.cache_ttl,
@@ -256,6 +259,14 @@ class Services:
             vary_value=self._vary_value,
             front=self._front,
         )
+
+    def _make_tables(self) -> Tables | None:
+        """Return the tables of the application's database, if it has named one."""
+        if self.database is None:
+            return None
+        from ..database.reads import TableReads
+
+        return TableReads(self.database)
 
     def _memo(self) -> Memo | None:
         """Return the cached values that the current request has asked for; outside of one, ``None``."""

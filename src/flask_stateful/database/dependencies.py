@@ -1,0 +1,110 @@
+"""``depends_on=``: what of a database a cached value is made from, where the application says so itself."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as Arguments
+
+from .tags import other_rows, row_key, row_tag
+
+if t.TYPE_CHECKING:
+    from sqlalchemy import Table
+
+    from .database import Database
+    from .statements import Statements
+
+#: By the name of an engine, tags.
+Tags: t.TypeAlias = dict[str, set[str]]
+
+
+class Row:
+    """One row, by a primary key that a cached function is called with; made by ``state.row()``.
+
+    :param model: a mapped class or a table.
+    :param arguments: names of the function's arguments, in the order of the primary key's columns.
+    """
+
+    def __init__(self, model: t.Any, *arguments: str) -> None:
+        if not arguments or not all(isinstance(name, str) for name in arguments):
+            raise TypeError('state.row() takes a model and names of arguments; write state.row(User, "user_id")')
+        self.model = model
+        self.names = arguments
+
+    def key(self, arguments: Arguments[str, t.Any]) -> str | None:
+        """Return the primary key in a call, or ``None`` where only the database can tell which row that is.
+
+        :raises TypeError: if the function has no such argument.
+        """
+        for name in self.names:
+            if name not in arguments:
+                raise TypeError(f"state.row() names the argument {name!r}; the function has {', '.join(arguments)}")
+        return row_key([arguments[name] for name in self.names])
+
+
+class Mapping(t.NamedTuple):
+    """What a name in a database stands for: the tables that a view reads, or those that a trigger writes."""
+
+    kind: t.Literal["views", "triggers"]
+    #: A model, a table or a name.
+    what: t.Any
+    to: tuple[t.Any, ...]
+
+    def tell(self, statements: Statements) -> None:
+        """Let an engine's statements be understood by it."""
+        to = {tag for item in self.to for tag in _names(statements, item)}
+        for name in _names(statements, self.what):
+            statements.map(getattr(statements, self.kind), name, to)
+
+
+def _names(statements: Statements, item: t.Any) -> set[str]:
+    if isinstance(item, str):
+        return {statements.tag_of_name(item)}
+    return {statements.tag(table) for table in _tables(item, whole=False)}
+
+
+def resolve(database: Database, depends_on: Iterable[t.Any], arguments: Arguments[str, t.Any]) -> Tags:
+    """Return the tags of what a call depends on.
+
+    :param arguments: what the function was called with.
+    :raises TypeError: if it is nothing of what ``depends_on=`` takes.
+    """
+    from .adapter import DEFAULT
+
+    tags: Tags = {}
+    for item in depends_on:
+        if isinstance(item, str):
+            statements = database.tracker(DEFAULT).statements
+            tags.setdefault(DEFAULT, set()).update(statements.seen({statements.tag_of_name(item)}))
+            continue
+        model = item.model if isinstance(item, Row) else item
+        key = item.key(arguments) if isinstance(item, Row) else None
+        for table in _tables(model, whole=not isinstance(item, Row)):
+            name = database.bind_of(model)
+            tag = database.tracker(name).statements.tag(table)
+            if key is not None and isinstance(item, Row) and len(table.primary_key.columns) == len(item.names):
+                tags.setdefault(name, set()).update((row_tag(tag, key), other_rows(tag)))
+            else:
+                tags.setdefault(name, set()).add(tag)
+    return tags
+
+
+def _tables(model: t.Any, *, whole: bool) -> Iterator[Table]:
+    """Yield the tables of a model, or a table itself.
+
+    :param whole: whether rows of classes that inherit from the model count as well.
+    """
+    from sqlalchemy import Table, inspect
+    from sqlalchemy.orm import Mapper
+
+    if isinstance(model, Table):
+        yield model
+        return
+    mapper = inspect(model, raiseerr=False)
+    if not isinstance(mapper, Mapper):
+        raise TypeError(
+            f"depends_on= takes models, tables, names of tables and state.row(), not {type(model).__name__};"
+            ' write depends_on=[Post, "comment", state.row(User, "user_id")]'
+        )
+    for one in mapper.self_and_descendants if whole else [mapper]:
+        yield from (table for table in one.tables if isinstance(table, Table))

@@ -1,0 +1,231 @@
+"""What cached values are made from: which tables a computation reads, and whether they have changed since.
+
+The version of a table is read before the table itself is, on the same connection, so that what is kept is never older
+than the version it is kept with. A commit after that changes the version, so that the value does not count any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import typing as t
+from collections.abc import Callable, Generator, Iterable, Mapping
+
+from .checks import Checks, open_connections, tags_of
+from .dependencies import Tags, resolve
+from .tags import EVERYTHING
+from .tracker import Tracker, reader, track, transaction_of
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from .database import Database
+    from .statements import Statement
+
+Versions: t.TypeAlias = Mapping[str, Mapping[str, int]]
+Verdict: t.TypeAlias = t.Literal["current", "changed", "changing"]
+
+logger = logging.getLogger("flask_stateful")
+
+_UNKNOWN: t.Final = (
+    "it read from the database with SQL whose tables cannot be told; write memoize(depends_on=[...]),"
+    ' or consistency="ttl"'
+)
+
+_FOREIGN: t.Final = (
+    'it read from a database that is none of those in db=; write consistency="ttl" if that needs not be exact'
+)
+
+
+class Reading:
+    """What one computation has read.
+
+    :param declared: what the value depends on, by engine, where the application says so.
+    """
+
+    def __init__(self, reads: TableReads, declared: Tags | None) -> None:
+        self._reads = reads
+        self._declared = declared
+        self._versions: dict[str, dict[str, int]] = {}
+        #: The versions that each connection has told.
+        self._known: list[tuple[Connection, dict[str, int]]] = []
+        #: The tables of objects that were loaded before, and of which no statement may tell.
+        self._carried = Carried(reads.database)
+        self._refusal: str | None = None
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of the tables that were read, from before they were."""
+        return self._versions
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the value is for this caller alone; ``""`` where nobody need be told."""
+        if self._refusal is None and (self._is_unproven() or self._carried.may_be_old(self._versions)):
+            return ""
+        return self._refusal
+
+    def refuse(self, why: str = "") -> None:
+        """Let the value be for this caller alone."""
+        self._refusal = self._refusal or why
+
+    def reads(self, tracker: Tracker, connection: Connection, statement: Statement) -> None:
+        """Take note of a statement before it is executed."""
+        tags = self._wanted(tracker, statement)
+        if not tags:
+            return
+        name = self._reads.name_of(tracker)
+        if name is None:
+            self.refuse(_FOREIGN)
+            return
+        written = transaction_of(connection).written
+        if not written.isdisjoint(tags):
+            self.refuse()
+        known = self._known_to(connection)
+        missing = tags - known.keys()
+        if missing:
+            found = self._read(tracker, connection, missing)
+            known.update(found)
+            self.note(name, found)
+
+    def note(self, name: str, found: Mapping[str, int]) -> None:
+        """Note the versions of some tables. Where two were read, nobody can say which of them the value has."""
+        versions = self._versions.setdefault(name, {}) if found else {}
+        for tag, version in found.items():
+            if versions.setdefault(tag, version) != version:
+                self.refuse()
+
+    def include(self, other: Reading) -> None:
+        """Note that what another computation has made is part of this one."""
+        for name, found in other._versions.items():
+            self.note(name, found)
+        if other._refusal is not None:
+            self.refuse(other._refusal)
+
+    def _is_unproven(self) -> bool:
+        """Tell whether nothing was read from a database that the value is said to be made from."""
+        names = self._declared or {}
+        return any(name not in self._versions and not self._reads.are_missing(name) for name in names)
+
+    def _wanted(self, tracker: Tracker, statement: Statement) -> set[str]:
+        """Return the tags whose versions are to be read before a statement is executed."""
+        if self._declared is None:
+            if statement.reads is None:
+                self.refuse(_UNKNOWN)
+            return {*statement.reads, EVERYTHING} if statement.reads else set()
+        if statement.reads is not None and not statement.reads:
+            return set()
+        name = self._reads.name_of(tracker)
+        return {*self._declared.get(name, ()), EVERYTHING} if name in self._declared else set()
+
+    def _known_to(self, connection: Connection) -> dict[str, int]:
+        for each, known in self._known:
+            if each is connection:
+                return known
+        self._known.append((connection, {}))
+        return self._known[-1][1]
+
+    def _read(self, tracker: Tracker, connection: Connection, tags: set[str]) -> dict[str, int]:
+        driver = connection.connection.dbapi_connection
+        try:
+            return tracker.versions.read(driver, tags) if tracker.versions.exist(driver) else {}
+        except Exception:
+            # The statement itself is about to tell what is wrong.
+            tracker.versions.look_again()
+            self.refuse()
+            return {}
+
+
+class Carried:
+    """The objects that a session had loaded before a computation began.
+
+    It may use them without a statement that anybody hears of, and they may be older than what it reads.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        session = database.adapter.scope()
+        loaded = [] if session is None else [state for state in session.identity_map.all_states() if not state.expired]
+        self._models = {state.class_ for state in loaded}
+        # What a session keeps over its commits may have been loaded at any time.
+        self._is_bounded = session is not None and session.expire_on_commit
+
+    def may_be_old(self, versions: Versions) -> bool:
+        """Tell whether a table that was read may have changed since such objects were loaded from it."""
+        if not self._models:
+            return False
+        for name, found in versions.items():
+            tracker = self._database.tracker(name)
+            tables = tags_of(self._models, tracker)
+            began = min((transaction_of(each).began for each in open_connections(tracker)), default=-1.0)
+            for tag, version in found.items():
+                if tag.partition("[")[0] not in tables:
+                    continue
+                if not self._is_bounded or not tracker.versions.was_so(tag, version, began):
+                    return True
+        return False
+
+
+_innermost: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("flask_stateful_reading", default=None)
+
+
+class TableReads(Checks):
+    """Tells the cache of one application what values are made from, and whether that has changed.
+
+    :param database: the application's.
+    """
+
+    @contextlib.contextmanager
+    def reading(
+        self, depends_on: Iterable[t.Any] | None = None, arguments: Callable[[], Mapping[str, t.Any]] | None = None
+    ) -> Generator[Reading]:
+        """Note what is read in a block.
+
+        :param depends_on: what the value depends on, instead of what it is found to read.
+        :param arguments: returns what the function was called with.
+        """
+        declared = None
+        if depends_on is not None:
+            declared = resolve(self.database, depends_on, arguments() if arguments is not None else {})
+        outer = _innermost.get()
+        reading = Reading(self, declared)
+        for name, tags in (declared or {}).items():
+            # A connection that is in an older transaction is asked again, before anything is read from it.
+            if not self.is_async({name: {}}):
+                reading.note(name, self.read(name, {*tags, EVERYTHING}) or {})
+        tokens = _innermost.set(reading), reader.set(reading)
+        try:
+            yield reading
+        finally:
+            _innermost.reset(tokens[0])
+            reader.reset(tokens[1])
+            if outer is not None:
+                outer.include(reading)
+
+    def current(self) -> Reading | None:
+        """Return what the innermost such block has read so far."""
+        return _innermost.get()
+
+    def used(self, versions: Versions) -> None:
+        """Note that a cached value has become part of what is computed in such a block."""
+        reading = _innermost.get()
+        if reading is not None:
+            for name, found in versions.items():
+                reading.note(name, found)
+
+    def are_missing(self, name: str) -> bool:
+        """Tell whether a database was found to have no table for versions."""
+        return self.database.tracker(name).versions.are_missing
+
+    def name_of(self, tracker: Tracker) -> str | None:
+        """Return the name of a tracker's engine; ``None`` where it is none of the application's."""
+        return next((name for name, engine in self.database.engines().items() if track(engine) is tracker), None)
+
+    async def check_async(self, versions: Versions) -> Verdict:
+        """Tell, in an event loop, whether tables still have these versions."""
+        if not self.is_async(versions):
+            return self.check(versions)
+        from sqlalchemy.util import greenlet_spawn
+
+        return await greenlet_spawn(self.check, versions)

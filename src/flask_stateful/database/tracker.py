@@ -1,0 +1,237 @@
+"""What is written through an engine: each transaction appends a version row for every table it has written.
+
+It is seen at the engine, where nothing passes by: neither bulk statements nor Core nor SQL text nor sessions that we
+have never heard of. The rows are part of the transaction they belong to, so that data and version become visible at
+once, and nothing has to be done after the commit that a crash could prevent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+import typing as t
+import weakref
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from sqlalchemy import event
+from sqlalchemy.pool import StaticPool
+
+from .. import clock
+from .statements import Statement, Statements
+from .versions import Versions
+
+if t.TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+#: Where a pooled connection carries what its transaction has done.
+_KEY: t.Final = "flask_stateful.transaction"
+
+
+class Transaction:
+    """What one transaction has done so far."""
+
+    __slots__ = ("began", "rows", "tracker", "written")
+
+    def __init__(self, tracker: Tracker | None = None) -> None:
+        #: What follows its engine.
+        self.tracker = tracker
+        #: On the monotonic clock.
+        self.began = clock.monotonic()
+        #: Tags of what it has written.
+        self.written: set[str] = set()
+        #: Version rows with numbers of their own.
+        self.rows: dict[str, int] = {}
+
+
+class Here:
+    """What this thread, or this task of an event loop, has to do with databases at the moment."""
+
+    __slots__ = ("_connections", "ended")
+
+    def __init__(self) -> None:
+        #: By thread: one that was begun in a copy of another's context has none of the other's connections.
+        self._connections: dict[int, list[weakref.ref[Connection]]] = {}
+        #: How many transactions have ended here.
+        self.ended = 0
+
+    def began(self, connection: Connection) -> None:
+        """Note that a transaction has begun."""
+        thread = threading.get_ident()
+        known = self._connections.get(thread, ())
+        others = [ref for ref in known if ref() is not connection and _is_open(ref())]
+        self._connections[thread] = [*others, weakref.ref(connection)]
+
+    def connections(self) -> Iterator[Connection]:
+        """Yield the connections that are in a transaction, the newest first."""
+        for ref in reversed(self._connections.get(threading.get_ident(), ())):
+            connection = ref()
+            if connection is not None and _is_open(connection):
+                yield connection
+
+
+_here: contextvars.ContextVar[Here | None] = contextvars.ContextVar("flask_stateful_database", default=None)
+
+
+def here() -> Here:
+    """Return what the current thread or task has to do with databases."""
+    found = _here.get()
+    if found is None:
+        found = Here()
+        _here.set(found)
+    return found
+
+
+class Reader(t.Protocol):
+    """What wants to know what is read: a computation whose result is to be cached."""
+
+    def reads(self, tracker: Tracker, connection: Connection, statement: Statement) -> None:
+        """Take note of a statement before it is executed."""
+
+
+#: What wants to know of the statements of the current thread or task.
+reader: t.Final[contextvars.ContextVar[Reader | None]] = contextvars.ContextVar("flask_stateful_reader", default=None)
+
+
+class Tracker:
+    """Follows what is written through one engine.
+
+    :param engine: its events are listened to from now on.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine: t.Final = weakref.ref(engine)
+        self.statements: t.Final = Statements(engine.dialect)
+        self.versions: t.Final = Versions(engine)
+        #: The driver's connection of a pool that has only one, or one for each thread.
+        self._only: t.Any = SimpleNamespace() if isinstance(engine.pool, StaticPool) else threading.local()
+        self._commits_itself = engine.dialect.name in ("mysql", "mariadb")
+        event.listen(engine, "begin", self._begin)
+        event.listen(engine, "before_cursor_execute", self._before)
+        event.listen(engine, "after_cursor_execute", self._after)
+        event.listen(engine, "commit", self._commit)
+        event.listen(engine, "rollback", self._rollback)
+        event.listen(engine, "prepare_twophase", lambda connection, xid: self._commit(connection))
+        event.listen(engine, "commit_twophase", lambda connection, xid, is_prepared: self._commit(connection))
+        event.listen(engine, "rollback_twophase", lambda connection, xid, is_prepared: self._rollback(connection))
+        event.listen(engine, "reset", _reset)
+        if self.versions.is_private:
+            event.listen(engine, "checkout", self._checkout)
+
+    def _begin(self, connection: Connection) -> None:
+        connection.info[_KEY] = Transaction(self)
+        here().began(connection)
+
+    def _before(
+        self, connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
+    ) -> None:
+        statement = self.statements.of(text, context)
+        if statement.writes:
+            transaction = transaction_of(connection)
+            executed = () if statement.rows is None else context.compiled_parameters
+            transaction.written |= statement.written(executed)
+        if statement.commits or (statement.defines and self._commits_itself):
+            self._append(connection)
+        elif statement.writes and _is_autocommit(connection):
+            # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
+            self._append(connection, keep=True)
+        found = reader.get()
+        if found is not None:
+            found.reads(self, connection, statement)
+
+    def _after(
+        self, connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
+    ) -> None:
+        transaction: Transaction | None = connection.info.get(_KEY)
+        if transaction is None or not transaction.written or not (self._commits_itself or _is_autocommit(connection)):
+            return
+        if _is_autocommit(connection):
+            self._append(connection)
+            here().ended += 1
+        elif self.statements.of(text, context).defines:
+            self._append(connection, keep=True)
+
+    def _commit(self, connection: Connection) -> None:
+        here().ended += 1
+        self._append(connection)
+
+    def _append(self, connection: Connection, *, keep: bool = False) -> None:
+        """Append what the transaction has written.
+
+        :param keep: whether the same is to be appended again at the end.
+        """
+        transaction: Transaction | None = connection.info.get(_KEY)
+        if transaction is None or not (transaction.written or transaction.rows):
+            return
+        driver = t.cast("t.Any", connection.connection.dbapi_connection)
+        try:
+            if self.versions.exist(driver, may_create=True):
+                self.versions.append(driver, transaction.written, transaction.rows)
+        except BaseException:
+            # Otherwise the pool would hand the next request a connection with an aborted transaction.
+            self.versions.look_again()
+            with contextlib.suppress(Exception):
+                driver.rollback()
+            raise
+        finally:
+            if not keep:
+                transaction.written, transaction.rows = set(), {}
+
+    def _rollback(self, connection: Connection) -> None:
+        here().ended += 1
+        connection.info.pop(_KEY, None)
+
+    def _checkout(self, driver: object, record: object, proxy: object) -> None:
+        self._only.connection = driver
+
+    def only_connection(self) -> t.Any:
+        """Return the driver's connection that everybody uses, whatever is going on there; elsewhere ``None``.
+
+        To hand another one back to its pool would roll back what somebody is doing on this one.
+        """
+        return getattr(self._only, "connection", None)
+
+
+def _reset(driver: object, record: t.Any, state: object) -> None:
+    record.info.pop(_KEY, None)
+
+
+def transaction_of(connection: Connection) -> Transaction:
+    """Return what a connection's transaction has done so far."""
+    info = connection.info
+    found: Transaction | None = info.get(_KEY)
+    if found is None:
+        found = info[_KEY] = Transaction()
+    return found
+
+
+def append(connection: Connection, tag: str, n: int) -> None:
+    """Append one more version row when the connection's transaction commits, together with those of its tables."""
+    transaction_of(connection).rows[tag] = n
+
+
+def _is_open(connection: Connection | None) -> bool:
+    return (
+        connection is not None and not connection.closed and not connection.invalidated and connection.in_transaction()
+    )
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    level = connection.get_execution_options().get("isolation_level")
+    if level is None:
+        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    return level == "AUTOCOMMIT"
+
+
+_trackers: weakref.WeakKeyDictionary[Engine, Tracker] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def track(engine: Engine) -> Tracker:
+    """Return what follows an engine, which does so from the first call on."""
+    with _lock:
+        found = _trackers.get(engine)
+        if found is None:
+            found = _trackers[engine] = Tracker(engine)
+        return found

@@ -200,7 +200,7 @@ CONTENDERS: t.Final = {
             "Flask-Session, SQLAlchemy, SQLite WAL",
             _flask_session_sqlalchemy,
             "statements",
-            library="flask_sqlalchemy",
+            library="flask_session",
         ),
         Contender("memory", "Flask-Stateful, memory", lambda place: stateful(MemoryStore()), "store calls", ours=True),
         Contender(

@@ -24,6 +24,7 @@ from .sessions.flask_login import bind_flask_login
 from .sessions.manager import SessionManager
 from .settings import StoreSetting
 from .wiring import Wiring, current_cache, current_cookies, current_wiring, wiring_of
+from .wiring.isolation import Isolation
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -133,6 +134,19 @@ class Stateful:
         :raises ConfigError: if two declared classes have one name.
         """
         return inventory(current_wiring())
+
+    def test_isolation(self) -> Isolation:
+        """Undo, at the end of a ``with`` block, all that the current application has changed in it.
+
+        Rows, sessions, durable state, cached values and what the server knows of browsers are then what they were
+        before, whatever was committed. Also ``async with``. What was there before can be read inside. Of a database,
+        all sessions share one connection, and their transactions are savepoints: a DDL statement on MySQL and MariaDB
+        ends that, which is an error at the end of the block.
+
+        :raises ConfigError: if there is no application context.
+        :raises StateError: if the session of the scope is in a transaction already.
+        """
+        return Isolation(current_wiring)
 
     @property
     def browser_status(self) -> t.Literal["ok", "memory"]:

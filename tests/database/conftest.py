@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import typing as t
 from collections.abc import Callable, Iterator
@@ -88,9 +89,17 @@ class Site:
         session = self.state.database.async_session
         return asyncio.run(session.run_sync(t.cast("t.Any", function)))
 
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """An application context at whose end the session ends too, whoever is to end it."""
+        with self.app.app_context():
+            yield
+            if self.kind == "scoped":
+                self.db.remove()
+
     def count(self) -> int:
         """Return how many notes a context of its own sees."""
-        with self.app.app_context():
+        with self.context():
             return self.run(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Note)) or 0)
 
 

@@ -211,8 +211,8 @@ def test_the_extension_may_come_later(tmp_path: Path, extension: t.Any) -> None:
 
 def test_plain_engines_are_found_at_once() -> None:
     """An engine that needs no context is known without one, so that a script's statements are not missed either."""
-    engine = sa.create_engine("sqlite://")
-    state = Stateful(Flask(__name__), db=engine, store="memory://")
+    app, engine = Flask(__name__), sa.create_engine("sqlite://")
+    state = Stateful(app, db=engine, store="memory://")
     assert state.database.name_of(engine.execution_options(isolation_level="AUTOCOMMIT")) == "default"
     with pytest.raises(ConfigError, match="none of those of db=, which are default"):
         state.database.name_of(sa.create_engine("sqlite://"))

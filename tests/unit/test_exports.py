@@ -102,6 +102,7 @@ def test_extension_has_its_names() -> None:
         "known",
         "reset",
         "row",
+        "test_isolation",
         "user_id",
     }
     assert {name for name in vars(state) if not name.startswith("_")} == {

@@ -125,11 +125,14 @@ class AsyncScopedAdapter:
     def attach(self, app: Flask) -> None:
         """End our sessions with their contexts."""
         if self._ours:
-            # Flask can run what is asynchronous only with its own extra, which a command line may do without.
+
             @app.teardown_appcontext
             def remove(_error: BaseException | None) -> None:
-                if self._registry.registry.has():
+                held = self.scope()
+                if held is not None and held.in_transaction():
                     app.ensure_sync(self._registry.remove)()
+                # One that has nothing to give back needs no event loop to end.
+                self._registry.registry.clear()
 
 
 class FlaskSQLAlchemyAdapter(ScopedAdapter):

@@ -48,7 +48,7 @@ def tune_sqlite(engine: Engine) -> None:
     """
     if is_tuned(engine):
         return
-    if _autocommits(engine):
+    if autocommits(engine):
         raise ConfigError(
             "an engine with isolation_level='AUTOCOMMIT' has no transactions; leave that out of its options"
         )
@@ -87,14 +87,16 @@ def _on_begin(connection: Connection) -> None:
         # It was opened before its engine was tuned.
         _on_connect(pooled.dbapi_connection, pooled)
     # An application that follows SQLAlchemy's manual has begun already.
-    if not _autocommits(connection) and not t.cast("t.Any", pooled.driver_connection).in_transaction:
+    if not autocommits(connection) and not t.cast("t.Any", pooled.driver_connection).in_transaction:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if _will_write() else "BEGIN")
 
 
-def _autocommits(bind: Engine | Connection) -> bool:
-    # That of create_engine(isolation_level=) has no public name; get_isolation_level() would ask the database.
+def autocommits(bind: Engine | Connection) -> bool:
+    """Tell whether each statement is committed by itself."""
+    # That of create_engine(isolation_level=) has no public name, and to ask the connection costs a statement.
     by_default = t.cast("t.Any", bind.dialect)._on_connect_isolation_level
-    return bool(bind.get_execution_options().get("isolation_level", by_default) == "AUTOCOMMIT")
+    level: str | None = bind.get_execution_options().get("isolation_level", by_default)
+    return level == "AUTOCOMMIT"
 
 
 def _will_write() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import sys
 import threading
 import types
@@ -27,6 +29,7 @@ from flask_stateful.stores.sql.tables import VALUES, create_tables
 from flask_stateful.testing import FakeClock
 from flask_stateful.testing.conformance.lifetime import SECRET_KEY, SECRET_VALUE, leaks
 from flask_stateful.testing.conformance.suite import call_all
+from tests.services import Launch, MariaDB, Postgres
 
 #: Seconds; no test here is about being late, unless it says so.
 PATIENT = 30
@@ -413,6 +416,28 @@ def test_a_slow_database_is_bounded(request: pytest.FixtureRequest, tmp_path: Pa
                     store.set("key", b"3")
                 connection.rollback()
             assert store.get("key") == b"1"
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_a_server_that_stops_answering_is_an_outage(server: str, launch: Launch) -> None:
+    """A server that neither answers nor hangs up is StoreUnavailable after the timeout."""
+    service = launch(Postgres if server == "postgres" else MariaDB)
+    store = SQLStore.from_url(service.url, timeout=0.5)
+    patient = SQLStore.from_url(service.url, timeout=PATIENT)
+    patient.create_table()
+    patient.set("key", b"1")
+    with store._connection() as (connection, _):
+        # The process that serves this very connection; MariaDB has one for all.
+        statement = text("SELECT pg_backend_pid()" if server == "postgres" else f"SELECT {service.process.pid}")  # type: ignore[union-attr]
+        process = connection.execute(statement).scalar_one()
+    os.kill(process, signal.SIGSTOP)
+    with pytest.raises(StoreUnavailable) as raised:
+        store.get("key")
+    os.kill(process, signal.SIGCONT)
+    assert raised.value.__cause__ is not None
+    assert patient.get("key") == b"1"
+    patient.close()
+    store.close()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from .dialects import database_of
 from .tables import create_tables
 
 if t.TYPE_CHECKING:
-    from sqlalchemy import URL, Table
+    from sqlalchemy import URL, Dialect, Table
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -111,7 +111,19 @@ def engine_at(url: str, timeout: float) -> Engine:
             "a database's address is postgresql+psycopg://user:password@host:5432/name or"
             " mariadb+pymysql://user:password@host:3306/name; in it write %40 for @, %2F for / and %3A for :"
         ) from None
+    if engine.driver == "psycopg":
+        _bound(engine, timeout)
     return _finished(engine, timeout)
+
+
+def _bound(engine: Engine, timeout: float) -> None:
+    """Let psycopg, which has no bound of its own, wait no longer than the server is to take."""
+    from .bounded import connect_bounded
+
+    def connect(_dialect: Dialect, _record: ConnectionPoolEntry, args: t.Any, named: t.Any) -> DBAPIConnection:
+        return connect_bounded(timeout, *args, **named)
+
+    event.listen(engine, "do_connect", connect)
 
 
 def _connect_args(url: URL, timeout: float) -> dict[str, t.Any]:

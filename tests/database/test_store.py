@@ -172,6 +172,33 @@ def test_an_open_write_transaction_on_sqlite_is_waited_for(
     assert browser.get("/").text == "2"
 
 
+@pytest.mark.parametrize("kind", ["flask-sqlalchemy", "lite", "engine", "scoped", "url"])
+def test_a_view_that_only_reads_lets_its_session_be_saved(
+    make_site: MakeSite, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that began for writing, since the method may write, and has only read keeps nobody waiting."""
+    monkeypatch.setattr("tests.database.test_store.PATIENT", 0.05)
+    site = make_site(kind, "sqlite", store="db")
+    add_counter(site)
+    engine = engine_of(site)
+    site.state.database.tune_sqlite(engine)
+
+    @site.app.post("/")
+    def view() -> str:
+        found = site.state.database.session.scalars(sa.select(Note)).all()
+        with site.state.sessions.lock():
+            session["n"] += 1
+        found += site.state.database.session.scalars(sa.select(Note)).all()
+        return str(len(found))
+
+    browser = site.app.test_client()
+    assert browser.get("/").text == "1"
+    assert browser.post("/").text == "0"
+    assert browser.get("/").text == "3"
+    if kind == "scoped":
+        site.db.remove()
+
+
 def test_a_database_in_memory_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Sessions work beside a database in memory, whose one connection sees no commit and no rollback of ours."""
     app, db = Flask(__name__), SQLAlchemy()

@@ -8,6 +8,7 @@ from flask import current_app, has_app_context
 
 from ..stores.sql import SQLStore
 from .adapter import DEFAULT
+from .tuning import give_way
 
 if t.TYPE_CHECKING:
     from flask import Flask
@@ -31,4 +32,4 @@ def store_in(database: Database, app: Flask, timeout: float) -> SQLStore:
         with app.app_context():
             return database.engines()[DEFAULT]
 
-    return SQLStore(engine, timeout=timeout, create_table=lambda: app.debug or app.testing)
+    return SQLStore(engine, timeout=timeout, create_table=lambda: app.debug or app.testing, give_way=give_way)

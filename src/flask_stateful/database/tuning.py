@@ -19,6 +19,7 @@ from flask import has_request_context, request
 from sqlalchemy import Connection, Engine, event
 
 from ..errors import ConfigError
+from .tracker import here, transaction_of
 
 #: Milliseconds that a writer waits for another.
 _BUSY_TIMEOUT: t.Final = 5000
@@ -35,6 +36,9 @@ _SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 #: Where a connection is marked as tuned, in what SQLAlchemy keeps for as long as the driver's connection lives.
 _TUNED: t.Final = "flask_stateful.tuned"
+
+#: Where a connection is marked whose transaction lets no other write.
+_WAITS: t.Final = "flask_stateful.waits"
 
 _immediate: ContextVar[bool] = ContextVar("flask_stateful.immediate", default=False)
 
@@ -71,6 +75,25 @@ def immediate() -> Generator[None]:
         _immediate.reset(token)
 
 
+def give_way() -> None:
+    """Let others write: a transaction of this thread that waits to write, and has not written yet, begins anew.
+
+    A view that only reads while it answers a POST would keep our own connection from saving its session. Inside
+    :func:`immediate` a transaction keeps its place.
+    """
+    if _immediate.get():
+        return
+    for connection in here().connections():
+        # An asynchronous driver answers in its event loop only.
+        if connection.dialect.is_async or not connection.info.pop(_WAITS, False):
+            continue
+        if not transaction_of(connection).written:
+            cursor = connection.connection.cursor()
+            cursor.execute("COMMIT")
+            cursor.execute("BEGIN")
+            cursor.close()
+
+
 def _on_connect(dbapi_connection: t.Any, record: t.Any) -> None:
     # Else the driver begins by itself, when it pleases.
     dbapi_connection.isolation_level = None
@@ -88,7 +111,8 @@ def _on_begin(connection: Connection) -> None:
         _on_connect(pooled.dbapi_connection, pooled)
     # An application that follows SQLAlchemy's manual has begun already.
     if not autocommits(connection) and not t.cast("t.Any", pooled.driver_connection).in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _will_write() else "BEGIN")
+        connection.info[_WAITS] = _will_write()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info[_WAITS] else "BEGIN")
 
 
 def autocommits(bind: Engine | Connection) -> bool:

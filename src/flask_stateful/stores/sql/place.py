@@ -54,11 +54,19 @@ class Place:
 
     :param make_engine: makes an engine of our own, at first use.
     :param may_create: tells whether a missing table is made.
+    :param give_way: called before each call on a connection of our own, so that none of the application's in the same
+        thread keeps it waiting in vain.
     """
 
-    def __init__(self, make_engine: t.Callable[[], Engine], may_create: t.Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        make_engine: t.Callable[[], Engine],
+        may_create: t.Callable[[], bool],
+        give_way: t.Callable[[], None] = lambda: None,
+    ) -> None:
         self._make_engine = make_engine
         self._may_create = may_create
+        self._give_way = give_way
         self._gate = threading.RLock()  # held to begin a call, and to keep any from beginning
         self._calls: list[object] = []
         self._opened: Opened | None = None
@@ -96,6 +104,7 @@ class Place:
                 return
             if not self._has_tables:
                 self._make_tables(engine)
+            self._give_way()
             with engine.connect() as connection:
                 yield connection, database
 

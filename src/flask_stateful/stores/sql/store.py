@@ -59,6 +59,8 @@ class SQLStore(Store):
     :param timeout: seconds that a call may take; ``None`` leaves that to the server, and to SQLite's five seconds.
     :param create_table: tells whether to create the table where it is missing. Else that is an error, which names
         ``flask state db create``.
+    :param give_way: called before each call on a connection of our own, so that a transaction of the application's in
+        the same thread can let it write.
     """
 
     abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired"})
@@ -72,13 +74,14 @@ class SQLStore(Store):
         *,
         timeout: float | None = 0.25,
         create_table: t.Callable[[], bool] = lambda: False,
+        give_way: t.Callable[[], None] = lambda: None,
     ) -> None:
         if not isinstance(engine, Engine) and not callable(engine):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("SQLStore takes an Engine, or a function that returns one; for a URL write open_store(url)")
         given: t.Callable[[], Engine] = engine if callable(engine) else lambda: engine
         #: Returns the application's engine; ``None`` where the database is the store's own.
         self._given: t.Callable[[], Engine] | None = given
-        self._place = Place(lambda: _engine_for(given(), timeout), create_table)
+        self._place = Place(lambda: _engine_for(given(), timeout), create_table, give_way)
         self._writes = 0
 
     @classmethod

@@ -15,7 +15,7 @@ from flask_stateful.errors import StateClosed
 from flask_stateful.stores.memory import MemoryStore
 
 from .conftest import Site
-from .writer import WrittenApp, WrittenUser, make_app
+from .writer import WrittenApp, WrittenUser, in_store, make_app
 
 
 class Spy(MemoryStore):
@@ -254,7 +254,7 @@ def test_another_worker_sees_a_change_at_its_next_request(store_url: str) -> Non
     class Shop(AppState):
         closed: bool = False
 
-    here, there, shop = Site(store=store_url), Site(store=store_url), Shop()
+    here, there, shop = Site(**in_store(store_url)), Site(**in_store(store_url)), Shop()
     assert there.visit(lambda: shop.closed) is False
     here.visit(lambda: setattr(shop, "closed", True))
     assert there.visit(lambda: shop.closed) is True

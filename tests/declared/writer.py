@@ -23,11 +23,16 @@ class WrittenApp(AppState):
     second: int = 0
 
 
+def in_store(url: str) -> dict[str, str]:
+    """Return the arguments of ``Stateful`` for durable state in a store, or in a database of the application's."""
+    return {"store": url} if url.startswith("sqlite") else {"store": "memory://", "db": url}
+
+
 def make_app(store: str) -> Flask:
-    """Return an application whose declared state lies in a store."""
+    """Return an application whose declared state lies in a store, or in its database."""
     app = Flask("shop")
-    app.config["SECRET_KEY"] = "x" * 32
-    Stateful(app, store=store, declared=[WrittenUser, WrittenApp])
+    app.config.update(SECRET_KEY="x" * 32, STATEFUL_STORE_TIMEOUT=30)
+    Stateful(app, declared=[WrittenUser, WrittenApp], **in_store(store))
     return app
 
 

@@ -33,6 +33,7 @@ from . import (
     cookies,
     gunicorn,
     sessions,
+    sql_store,
     store,
 )
 from .apps import CONTENDERS, Place
@@ -46,7 +47,7 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "cache", "browser")
+_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "sql", "cache", "browser")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
@@ -111,6 +112,8 @@ def _run(name: str, extent: Extent) -> Part:
         elif name == "browser":
             part = browser.run(rounds=extent.codec_rounds, tick=_tick)
             part += client.run(rounds=extent.codec_rounds, tick=_tick)
+        elif name == "sql":
+            part = sql_store.run(place.folder, rounds=extent.codec_rounds, tick=_tick)
         elif name == "cache":
             part = _run_cache(place, extent)
         else:

@@ -24,6 +24,7 @@ from benchmarks import (
     cookies,
     gunicorn,
     sessions,
+    sql_store,
 )
 from benchmarks.apps import CONTENDERS, PAYLOAD, Place
 from benchmarks.cache_crowd import CALLERS, PROCESSES, Contender, meet
@@ -312,3 +313,13 @@ def test_chart_is_drawn() -> None:
     )
     bars = [rect for rect in drawn.iter("{http://www.w3.org/2000/svg}rect") if rect.get("height") == "10"]
     assert [round(float(bar.get("width", ""))) for bar in bars] == [163, 327, 490, 1]
+
+
+def test_sql_store_is_compared_on_each_database(postgres: object, mariadb: object, tmp_path: Path) -> None:
+    """A read by the store and one through SQLAlchemy Core are timed on three databases, with a gate for each."""
+    part = sql_store.run(tmp_path, rounds=1, tick=lambda: None)
+    names = ["SQLite", "PostgreSQL", "MariaDB"]
+    assert [row[0] for row in part.tables[0].rows] == names
+    assert [(gate.code, gate.limit, gate.what.partition(":")[0]) for gate in part.gates] == [
+        ("S9", 1.3, name) for name in names
+    ]

@@ -120,6 +120,14 @@ def test_each_call_is_one_statement(store: SQLStore) -> None:
     assert statements_of(lambda: store.set_many(dict.fromkeys(map(str, range(100)), b"x"))) == 1
 
 
+def test_the_longest_values_can_be_swapped(store: SQLStore) -> None:
+    """A swap, which carries the old value and the new one, takes the longest of both."""
+    old, new = b"\xff" * store.max_value_bytes, b"'" * store.max_value_bytes
+    store.set("key", old)
+    assert store.swap("key", old, new)
+    assert store.get("key") == new
+
+
 def test_the_applications_connections_are_left_alone(engine: Engine) -> None:
     """A store works while all connections of the application's pool are lent, and executes nothing on its engine."""
     tight = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=0.01)

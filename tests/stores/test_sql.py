@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -11,7 +13,7 @@ import threading
 import types
 import typing as t
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,11 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from flask_stateful.errors import ConfigError, StateError, StoreError, StoreUnavailable
 from flask_stateful.stores import open_store
-from flask_stateful.stores.sql import METADATA, SQLStore
+from flask_stateful.stores.sql import METADATA, SQLStore, statements
 from flask_stateful.stores.sql.dialects import database_of
 from flask_stateful.stores.sql.engines import create_beside
 from flask_stateful.stores.sql.tables import VALUES, create_tables
-from flask_stateful.testing import FakeClock
+from flask_stateful.testing import FakeClock, StoreConformance
 from flask_stateful.testing.conformance.lifetime import SECRET_KEY, SECRET_VALUE, leaks
 from flask_stateful.testing.conformance.suite import call_all
 from tests.services import Launch, MariaDB, Postgres
@@ -508,3 +510,44 @@ def test_wrong_clock_is_reported(request: pytest.FixtureRequest, tmp_path: Path)
                 clock.advance(60)
                 (problem,) = store.check()
             assert "clock of the database" in problem
+
+
+# The conformance suite notices what is left out of a statement
+
+_LIVES = "expires > "
+
+
+def without(statement: t.Any, *parts: str) -> t.Any:
+    """Return a statement without the conditions whose text has one of some parts."""
+    kept = [one for one in statement._where_criteria if not any(part in str(one) for part in parts)]
+    broken = statement._clone()
+    broken._where_criteria = tuple(kept)
+    return broken
+
+
+BROKEN: list[t.Any] = [
+    pytest.param("GET", [_LIVES], "test_swap_fails_on_expired", id="expired is read"),
+    pytest.param("SWAP", [_LIVES], "test_swap_fails_on_expired", id="expired is swapped"),
+    pytest.param("TOUCH", [_LIVES], "test_touch_fails_on_expired", id="expired is touched"),
+    pytest.param("SCAN", [_LIVES], "test_scan_lists_what_is_there", id="expired is listed"),
+    pytest.param("SCAN", ["BETWEEN"], "test_scan_keeps_to_its_prefix", id="all prefixes are listed"),
+    pytest.param("SWAP", ["value = "], "test_swap_leaves_what_was_changed", id="swap does not compare"),
+    pytest.param("COUNT", ["value = "], "test_incr_loses_nothing_among_threads", id="counts are lost"),
+]
+
+
+@pytest.mark.parametrize(("name", "parts", "rule"), BROKEN)
+def test_a_broken_statement_is_noticed(engine: Engine, name: str, parts: list[str], rule: str) -> None:
+    """The suite's test for a condition fails where a statement lacks it, and passes where it does not."""
+    suite, whole = StoreConformance(), getattr(statements, name)
+    for statement in (without(whole, *parts), whole):
+        with engine.begin() as connection:
+            connection.execute(VALUES.delete())
+        store = SQLStore(engine, timeout=PATIENT)
+        expected = pytest.raises(AssertionError) if statement is not whole else nullcontext()
+        with pytest.MonkeyPatch.context() as patch, FakeClock() as suite.clock, expected:
+            patch.setattr(statements, name, statement)
+            asked = {"later": functools.partial(suite.advance, store), "prefix": "cache:"}
+            run = functools.partial(getattr(suite, rule), store)
+            run(**{name: asked[name] for name in inspect.signature(run).parameters})
+        store.close()

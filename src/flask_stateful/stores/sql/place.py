@@ -102,9 +102,9 @@ class Place:
             if joined is not None:
                 yield joined.connection, database
                 return
+            self._give_way()
             if not self._has_tables:
                 self._make_tables(engine)
-            self._give_way()
             with engine.connect() as connection:
                 yield connection, database
 

@@ -1,4 +1,6 @@
-"""State that is kept for ever: one row for each user, one for the application, in the default store.
+"""State that is kept for ever: one row for each user, one for the application.
+
+They lie in the database that ``db=`` names, or else in the default store.
 
 A row is ``format byte . MessagePack map`` of a class's fields. A field that is declared ``sealed`` holds an extension
 type with the sealed encoding, bound to the field and the row; the others can be read by whoever reads the store, as

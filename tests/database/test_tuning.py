@@ -61,7 +61,7 @@ def change_often(url: sa.URL, tune: bool, barrier: t.Any, results: t.Any) -> Non
     for _ in range(CHANGES):
         with Session(engine) as session, immediate():
             try:
-                note = session.get_one(Note, 1)
+                note = session.get(Note, 1)
                 note.n += 1
                 session.commit()
             except OperationalError:
@@ -84,7 +84,7 @@ def test_no_acknowledged_change_is_lost(url: sa.URL, tune: bool) -> None:
         worker.join()
     engine = sa.create_engine(url)
     with Session(engine) as session:
-        kept = session.get_one(Note, 1).n
+        kept = session.get(Note, 1).n
     engine.dispose()
     assert (kept == acknowledged) is tune
     assert not tune or acknowledged == PROCESSES * CHANGES
@@ -130,7 +130,7 @@ def test_a_reader_keeps_his_state(url: sa.URL) -> None:
     engine = tuned(url)
     with Session(engine) as reader, Session(engine) as writer:
         assert reader.scalar(sa.select(Note.n)) == 0
-        writer.get_one(Note, 1).n = 7
+        writer.get(Note, 1).n = 7
         writer.commit()
         assert reader.scalar(sa.select(Note.n)) == 0
         reader.rollback()
@@ -190,13 +190,13 @@ def test_a_refused_begin_leaves_the_session_usable(url: sa.URL) -> None:
         connection.exec_driver_sql("PRAGMA busy_timeout = 0")
     with Session(tuned(url)) as holder, Session(engine) as session:
         with immediate():
-            holder.get_one(Note, 1)
+            holder.get(Note, 1)
             with pytest.raises(OperationalError, match="locked"):
-                session.get_one(Note, 1)
+                session.get(Note, 1)
         session.rollback()
         holder.commit()
         with immediate():
-            session.get_one(Note, 1).n = 1
+            session.get(Note, 1).n = 1
             session.commit()
     engine.dispose()
     holder.get_bind().dispose()
@@ -234,7 +234,7 @@ def test_an_application_that_begins_itself_may(url: sa.URL) -> None:
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     tune_sqlite(engine)
     with Session(engine) as session:
-        session.get_one(Note, 1).n = 1
+        session.get(Note, 1).n = 1
         session.commit()
     engine.dispose()
 

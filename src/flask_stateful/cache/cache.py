@@ -218,7 +218,6 @@ class Cache:
         :param consistency: as for :meth:`memoize`.
         :raises ValueError: if ``front`` goes with ``vary`` or ``unless``, which only Flask can ask for.
         """
-        require_consistency(consistency)
         vary = tuple(map(require_vary, vary))
         if front and (vary or unless is not None):
             raise ValueError("front=True answers before vary= and unless= can be asked; leave out one of them")
@@ -232,7 +231,7 @@ class Cache:
             missing_ttl=ttl_seconds(missing_ttl),
             front=front,
             depends_on=None if depends_on is None else tuple(depends_on),
-            consistency=consistency,
+            consistency=require_consistency(consistency),
         )
         return lambda view: cached_view(self, view, rules)
 

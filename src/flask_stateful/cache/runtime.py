@@ -116,13 +116,14 @@ class Runtime:
         self.passes[key] = clock.monotonic() + _PASS
 
 
-def require_consistency(consistency: object) -> None:
-    """Raise where a consistency is none that we know.
+def require_consistency(consistency: Consistency | None) -> Consistency | None:
+    """Return a consistency, or raise where it is none that we know.
 
     :raises ValueError: if it is neither ``"exact"`` nor ``"ttl"``.
     """
     if consistency not in (None, "exact", "ttl"):
         raise ValueError(f'consistency= takes "exact" and "ttl", not {consistency!r}')
+    return consistency
 
 
 def require_tag(tag: object) -> str:

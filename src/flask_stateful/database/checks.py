@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import typing as t
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 
 from flask import has_request_context, request
 from sqlalchemy import Table, inspect
@@ -126,7 +126,7 @@ class Checks:
             return tracker.versions.read(driver, tags) if tracker.versions.exist(driver) else None
 
     @contextlib.contextmanager
-    def _connection(self, name: str, tracker: Tracker) -> Iterator[tuple[t.Any, bool]]:
+    def _connection(self, name: str, tracker: Tracker) -> Generator[tuple[t.Any, bool]]:
         """Yield the driver's connection to ask over, and whether its transaction is serializable.
 
         That is the one the caller is in a transaction on, since what it reads next comes from there; otherwise one
@@ -167,16 +167,16 @@ def open_connections(tracker: Tracker) -> Iterator[Connection]:
 
 def unflushed(session: Session, tracker: Tracker) -> set[str]:
     """Return the tags of what a session has changed and not sent yet."""
-    if not (session.new or session.deleted or session.identity_map._modified):
-        return set()
-    changed = {type(each) for each in (*session.new, *session.dirty, *session.deleted)}
+    waiting: list[t.Any] = [*session.new, *session.dirty, *session.deleted]
+    changed: set[t.Any] = {each.__class__ for each in waiting}
     return tags_of(changed, tracker)
 
 
-def tags_of(models: Iterable[type], tracker: Tracker) -> set[str]:
+def tags_of(models: Iterable[t.Any], tracker: Tracker) -> set[str]:
     """Return the tags of the tables that mapped classes are kept in."""
-    tables = {table for model in models for table in t.cast("Mapper[t.Any]", inspect(model)).tables}
-    return {tracker.statements.tag(table) for table in tables if isinstance(table, Table)}
+    mappers = (t.cast("Mapper[t.Any]", inspect(model)) for model in models)
+    tables: list[t.Any] = [table for mapper in mappers for table in mapper.tables if isinstance(table, Table)]
+    return {tracker.statements.tag(table) for table in tables}
 
 
 def _is_serializable(connection: Connection) -> bool:

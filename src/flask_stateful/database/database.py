@@ -119,8 +119,9 @@ class Database:
         from sqlalchemy.exc import UnboundExecutionError
 
         session = self.adapter.session()
+        of: dict[str, t.Any] = {"clause": model} if isinstance(model, Table) else {"mapper": model}
         try:
-            bind = session.get_bind(clause=model) if isinstance(model, Table) else session.get_bind(model)
+            bind = session.get_bind(**of)
         except UnboundExecutionError:
             return "default"
         return self.name_of(bind.engine)

@@ -26,7 +26,7 @@ class Row:
     """
 
     def __init__(self, model: t.Any, *arguments: str) -> None:
-        if not arguments or not all(isinstance(name, str) for name in arguments):
+        if not arguments:
             raise TypeError('state.row() takes a model and names of arguments; write state.row(User, "user_id")')
         self.model = model
         self.names = arguments
@@ -100,11 +100,12 @@ def _tables(model: t.Any, *, whole: bool) -> Iterator[Table]:
     if isinstance(model, Table):
         yield model
         return
-    mapper = inspect(model, raiseerr=False)
+    mapper: t.Any = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise TypeError(
             f"depends_on= takes models, tables, names of tables and state.row(), not {type(model).__name__};"
             ' write depends_on=[Post, "comment", state.row(User, "user_id")]'
         )
-    for one in mapper.self_and_descendants if whole else [mapper]:
+    mappers: list[t.Any] = list(mapper.self_and_descendants) if whole else [mapper]
+    for one in mappers:
         yield from (table for table in one.tables if isinstance(table, Table))

@@ -4,6 +4,10 @@ What SQLAlchemy has built is walked; what was written as text is read word by wo
 statement, because SQLAlchemy keeps a compiled statement for the next time.
 """
 
+# SQLAlchemy tells the parts of a statement to whoever compiles it, and types them for nobody else.
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportMissingTypeArgument=false
+
 from __future__ import annotations
 
 import itertools

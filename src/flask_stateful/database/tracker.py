@@ -112,9 +112,9 @@ class Tracker:
         event.listen(engine, "after_cursor_execute", self._after)
         event.listen(engine, "commit", self._commit)
         event.listen(engine, "rollback", self._rollback)
-        event.listen(engine, "prepare_twophase", lambda connection, xid: self._commit(connection))
-        event.listen(engine, "commit_twophase", lambda connection, xid, is_prepared: self._commit(connection))
-        event.listen(engine, "rollback_twophase", lambda connection, xid, is_prepared: self._rollback(connection))
+        event.listen(engine, "prepare_twophase", self._prepare)
+        event.listen(engine, "commit_twophase", self._commit_prepared)
+        event.listen(engine, "rollback_twophase", self._roll_back_prepared)
         event.listen(engine, "reset", _reset)
         if self.versions.is_private:
             event.listen(engine, "checkout", self._checkout)
@@ -181,6 +181,15 @@ class Tracker:
     def _rollback(self, connection: Connection) -> None:
         here().ended += 1
         connection.info.pop(_KEY, None)
+
+    def _prepare(self, connection: Connection, xid: object) -> None:
+        self._commit(connection)
+
+    def _commit_prepared(self, connection: Connection, xid: object, is_prepared: bool) -> None:
+        self._commit(connection)
+
+    def _roll_back_prepared(self, connection: Connection, xid: object, is_prepared: bool) -> None:
+        self._rollback(connection)
 
     def _checkout(self, driver: object, record: object, proxy: object) -> None:
         self._only.connection = driver

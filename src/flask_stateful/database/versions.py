@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import typing as t
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 
 from sqlalchemy import inspect
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -206,7 +206,7 @@ class Versions:
         return "" if self._family == "sqlite" else " FOR UPDATE SKIP LOCKED"
 
     @contextlib.contextmanager
-    def _own_connection(self) -> Iterator[t.Any]:
+    def _own_connection(self) -> Generator[t.Any]:
         """Yield a driver's connection that the application's pool knows nothing of."""
         pool = self._engine.pool.recreate()
         proxy = pool.connect()
@@ -223,7 +223,7 @@ class Versions:
             pool.dispose()
 
     @contextlib.contextmanager
-    def _transaction(self, connection: t.Any) -> Iterator[None]:
+    def _transaction(self, connection: t.Any) -> Generator[None]:
         if self._family == "sqlite":
             _run(connection, "BEGIN IMMEDIATE")
         try:

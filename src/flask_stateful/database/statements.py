@@ -10,11 +10,12 @@ statement, because SQLAlchemy keeps a compiled statement for the next time.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import typing as t
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import mapperlib
@@ -79,26 +80,35 @@ class Statement(t.NamedTuple):
     #: The databases of the MySQL family end the transaction before it, and again after it.
     defines: bool = False
 
-    def written(self, parameters: Iterable[Mapping[str, t.Any]]) -> set[str]:
+    def written(self, parameters: Iterable[Mapping[str, t.Any]]) -> Collection[str]:
         """Return the tags of what it writes, with the rows where there are few.
 
         :param parameters: one mapping for each execution.
         """
-        tags = set(self.writes)
         if self.rows is None:
-            return tags
-        keys = list(_keys(self.rows, parameters))
-        if None in keys or len(keys) > MOST_ROWS:
-            return tags | {other_rows(self.rows.table)}
-        return tags | {row_tag(self.rows.table, key) for key in keys if key is not None}
+            return self.writes
+        tags = set(_row_tags(self.rows, parameters))
+        if len(tags) > MOST_ROWS:
+            tags = {other_rows(self.rows.table)}
+        return tags | self.writes
 
 
-def _keys(rows: Rows, parameters: Iterable[Mapping[str, t.Any]]) -> Iterator[str | None]:
+def _row_tags(rows: Rows, parameters: Iterable[Mapping[str, t.Any]]) -> Iterator[str]:
+    first = rows.parameters[0]
     for given in parameters:
-        if len(rows.parameters) == 1 and rows.parameters[0] not in given:
-            yield from (row_key([value]) for value in _listed(rows.parameters[0], given))
+        if first not in given:
+            yield from (_tag_of_row(rows.table, value) for value in _listed(first, given))
+        elif len(rows.parameters) == 1:
+            yield _tag_of_row(rows.table, given[first])
         else:
-            yield row_key([given.get(name) for name in rows.parameters])
+            yield _tag_of_row(rows.table, *(given.get(name) for name in rows.parameters))
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _tag_of_row(table: str, *key: t.Any) -> str:
+    """Return the tag of a row, or that of all rows where only the database can tell which one it is."""
+    text = row_key(key)
+    return other_rows(table) if text is None else row_tag(table, text)
 
 
 def _listed(name: str, given: Mapping[str, t.Any]) -> Iterator[t.Any]:

@@ -32,9 +32,11 @@ _KEY: t.Final = "flask_stateful.transaction"
 class Transaction:
     """What one transaction has done so far."""
 
-    __slots__ = ("began", "rows", "tracker", "written")
+    __slots__ = ("autocommits", "began", "rows", "tracker", "written")
 
-    def __init__(self, tracker: Tracker | None = None) -> None:
+    def __init__(self, tracker: Tracker | None = None, *, autocommits: bool = False) -> None:
+        #: Whether each statement is a transaction of its own.
+        self.autocommits = autocommits
         #: What follows its engine.
         self.tracker = tracker
         #: On the monotonic clock.
@@ -107,6 +109,8 @@ class Tracker:
         #: The driver's connection of a pool that has only one, or one for each thread.
         self._only: t.Any = SimpleNamespace() if isinstance(engine.pool, StaticPool) else threading.local()
         self._commits_itself = engine.dialect.name in ("mysql", "mariadb")
+        #: Whether anything may have to be done after a statement.
+        self._looks_after = self._commits_itself
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
@@ -120,7 +124,9 @@ class Tracker:
             event.listen(engine, "checkout", self._checkout)
 
     def _begin(self, connection: Connection) -> None:
-        connection.info[_KEY] = Transaction(self)
+        autocommits = _is_autocommit(connection)
+        self._looks_after |= autocommits
+        connection.info[_KEY] = Transaction(self, autocommits=autocommits)
         here().began(connection)
 
     def _before(
@@ -128,12 +134,11 @@ class Tracker:
     ) -> None:
         statement = self.statements.of(text, context)
         if statement.writes:
-            transaction = transaction_of(connection)
             executed = () if statement.rows is None else context.compiled_parameters
-            transaction.written |= statement.written(executed)
+            transaction_of(connection).written.update(statement.written(executed))
         if statement.commits or (statement.defines and self._commits_itself):
             self._append(connection)
-        elif statement.writes and _is_autocommit(connection):
+        elif statement.writes and transaction_of(connection).autocommits:
             # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
             self._append(connection, keep=True)
         found = reader.get()
@@ -143,10 +148,12 @@ class Tracker:
     def _after(
         self, connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
     ) -> None:
-        transaction: Transaction | None = connection.info.get(_KEY)
-        if transaction is None or not transaction.written or not (self._commits_itself or _is_autocommit(connection)):
+        if not self._looks_after:
             return
-        if _is_autocommit(connection):
+        transaction: Transaction | None = connection.info.get(_KEY)
+        if transaction is None or not transaction.written:
+            return
+        if transaction.autocommits:
             self._append(connection)
             here().ended += 1
         elif self.statements.of(text, context).defines:

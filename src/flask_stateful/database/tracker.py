@@ -129,13 +129,12 @@ class Tracker:
         connection.info[_KEY] = Transaction(self, autocommits=autocommits)
         here().began(connection)
 
-    def _before(
-        self, connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
-    ) -> None:
+    def _before(self, connection: Connection, *executed: t.Any) -> None:
+        _cursor, text, _parameters, context, _many = executed
         statement = self.statements.of(text, context)
         if statement.writes:
-            executed = () if statement.rows is None else context.compiled_parameters
-            transaction_of(connection).written.update(statement.written(executed))
+            parameters = () if statement.rows is None else context.compiled_parameters
+            transaction_of(connection).written.update(statement.written(parameters))
         if statement.commits or (statement.defines and self._commits_itself):
             self._append(connection)
         elif statement.writes and transaction_of(connection).autocommits:
@@ -145,9 +144,7 @@ class Tracker:
         if found is not None:
             found.reads(self, connection, statement)
 
-    def _after(
-        self, connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
-    ) -> None:
+    def _after(self, connection: Connection, *executed: t.Any) -> None:
         if not self._looks_after:
             return
         transaction: Transaction | None = connection.info.get(_KEY)
@@ -156,7 +153,7 @@ class Tracker:
         if transaction.autocommits:
             self._append(connection)
             here().ended += 1
-        elif self.statements.of(text, context).defines:
+        elif self.statements.of(executed[1], executed[3]).defines:
             self._append(connection, keep=True)
 
     def _commit(self, connection: Connection) -> None:

@@ -23,6 +23,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"flask_stateful\.cache\..*\.(P|R|R_co)"),
     (r"py:.*", r"flask_stateful\.declared\..*\.(T|M)"),
     (r"py:.*", r"flask_stateful\.cache\.runtime\.(Default|Runtime)"),
+    (r"py:.*", r"flask_stateful\.database\.atomic\.Atomic"),
     (r"py:.*", r"flask_stateful\.cookies\.(options\.Options|request\.RequestCookies)"),
 ]
 

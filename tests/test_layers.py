@@ -32,6 +32,7 @@ FLOORS = {
     "unit": 3,
     "locks": 3,
     "declared": 3,
+    "blocks": 4,
     "cookies": 4,
     "sessions": 5,
     "browser": 5,

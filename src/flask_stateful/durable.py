@@ -20,6 +20,7 @@ from collections.abc import Callable
 import msgspec
 from flask import has_request_context, request
 
+from .blocks import current_block
 from .declared.kept import FieldsCodec, KeptValues, report_changed, report_invalid
 from .declared.migrations import migrated
 from .declared.model import versioned
@@ -309,11 +310,15 @@ class DurablePlace:
 
     def values(self, model: Model, user_id: str | None = None) -> Row:
         """Return the row of a class, for the request's user or another one."""
-        if not has_request_context():
+        block = current_block.get()
+        if has_request_context():
+            unit = self._unit_of(request.environ)
+            owner = "" if model.kind == "app" else user_id or self._own(unit)
+        elif block is None:
             return Row(self._rows, model, "" if model.kind == "app" else user_id, unit=None)
-        unit = self._unit_of(request.environ)
+        else:
+            unit, owner = block.unit, "" if model.kind == "app" else user_id
         rows = unit.part(RequestRows, RequestRows)
-        owner = "" if model.kind == "app" else user_id or self._own(unit)
         row = rows.get((model, owner))
         if row is None:
             row = rows[model, owner] = Row(self._rows, model, owner, unit=unit)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flask import current_app, request
 
+from .blocks import current_block
 from .browser.place import visit_of
 from .cache.cache import Cache
 from .cli import state_group
 from .consent import Consent
 from .cookies.jar import Cookies
+from .database.atomic import Atomic
+from .database.callbacks import register as on_commit
 from .database.database import Database
 from .database.dependencies import Row
 from .declared import handles
@@ -125,6 +128,38 @@ class Stateful:
         :param arguments: names of the function's arguments that are the row's primary key, in the order of its columns.
         """
         return Row(model, *arguments)
+
+    def atomic(self, *, retry: int = 0, isolation: str | None = None, keep: bool = True) -> Atomic:
+        """Keep all that a view or a block does to rows, session, durable and browser state, cookies and cache, or none.
+
+        As a decorator, ``@state.atomic(retry=3)``, or a context manager, ``with state.atomic():``. An exception that
+        leaves it, also an HTTP one, or a returned 5xx keeps nothing; any other return keeps everything, and that is
+        sent whatever happens later. Inside another it is a savepoint.
+
+        :param retry: how often a function may be run again where another transaction came first. It is then answered
+            with 503 and ``Retry-After``.
+        :param isolation: the transaction's isolation level, such as ``"SERIALIZABLE"``.
+        :param keep: ``False`` lets everything run and keeps nothing.
+        :raises StateError: if the database is SQLite and not tuned, or another bind was written to.
+        """
+        return Atomic(lambda: current_wiring().atomic_host(), retry=retry, isolation=isolation, keep=keep)
+
+    def on_commit(self, function: Callable[[], object]) -> None:
+        """Call a function once the transaction at hand is committed; where there is none, now.
+
+        It is not called if the transaction, or the savepoint that this is in, is rolled back. The session can be used
+        in it. What it raises is logged: what was committed stands. A crash in between loses it.
+
+        :param function: called without arguments, after those that were given before.
+        """
+        database = current_wiring().database
+        on_commit(function, database.adapter.scope() if database is not None else None)
+
+    def external(self) -> None:
+        """Say that something was done that cannot be undone, so that the atomic block around it is not run again."""
+        block = current_block.get()
+        if block is not None:
+            block.fence = "it has done what cannot be undone"
 
     def inventory(self) -> list[Item]:
         """Return what the current application keeps: its declared classes by name, then what we need ourselves.

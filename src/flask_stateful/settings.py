@@ -53,6 +53,8 @@ class Settings:
     url_prefix: str
     store_timeout: float
     keep_on_error: bool
+    #: Which requests are atomic: ``"off"``, ``"writes"`` or ``"all"``.
+    atomic: str
     #: ``None`` means Flask's ``PERMANENT_SESSION_LIFETIME``.
     session_idle_timeout: float | None
     #: ``None`` means 90 days, or the idle timeout if that is longer.
@@ -132,6 +134,7 @@ def read_settings(app: Flask, store: StoreSetting | None, open_in_database: Open
         "url_prefix": reader.read("URL_PREFIX", "/_state", _url_prefix),
         "store_timeout": reader.read("STORE_TIMEOUT", 0.25, _seconds),
         "keep_on_error": reader.read("KEEP_ON_ERROR", False, _flag),
+        "atomic": reader.read("ATOMIC", "off", _atomic),
         "session_idle_timeout": reader.read("SESSION_IDLE_TIMEOUT", None, _seconds),
         "session_lifetime": reader.read("SESSION_LIFETIME", None, _seconds),
         "session_max_bytes": reader.read("SESSION_MAX_BYTES", 1024 * 1024, _size),
@@ -305,6 +308,12 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"must be True or False, not {value!r}")
     return value
+
+
+def _atomic(value: object) -> str:
+    if value not in ("off", "writes", "all"):
+        raise ValueError(f'must be "off", "writes" or "all", not {value!r}; write STATEFUL_ATOMIC = "writes"')
+    return str(value)
 
 
 def _size_or_none(value: object) -> int:

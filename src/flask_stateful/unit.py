@@ -61,6 +61,22 @@ class Participant(Member, t.Protocol):
     step: t.ClassVar[Step]
 
 
+class Contended(t.Protocol):
+    """State that requests of one visitor compete for, so that it is read again before one is tried again."""
+
+    @property
+    def store_key(self) -> str | None:
+        """Where the store has it, if it has."""
+
+    @property
+    def modified(self) -> bool:
+        """Whether it was changed."""
+        ...
+
+    def refresh(self) -> None:
+        """Read it again; what was changed stays."""
+
+
 P = t.TypeVar("P", bound=Participant)
 K = t.TypeVar("K")
 M = t.TypeVar("M", bound=Member)
@@ -115,7 +131,18 @@ def remember(members: Callable[[], t.Iterable[Member]]) -> Callable[[], None]:
 class Unit:
     """What one request has touched."""
 
-    __slots__ = ("_participants", "_parts", "closed", "ended", "goes_on", "memo", "merges", "outgoing", "reads")
+    __slots__ = (
+        "_participants",
+        "_parts",
+        "closed",
+        "contended",
+        "ended",
+        "goes_on",
+        "memo",
+        "merges",
+        "outgoing",
+        "reads",
+    )
 
     def __init__(self) -> None:
         self._participants: list[Participant] = []
@@ -131,6 +158,8 @@ class Unit:
         #: Whether a save that has lost against another writer lays its changes over what that one wrote. Where all can
         #: be done again, it is to say that it has lost instead.
         self.merges = True
+        #: What others compete for, once it is touched.
+        self.contended: Contended | None = None
         #: Whether this is not the last save: what is only to be renewed can wait for that.
         self.goes_on = False
         #: Whether saving or discarding has begun.
@@ -163,6 +192,11 @@ class Unit:
             yield self.reads
         finally:
             self.reads |= before
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether there is anything that may have changed."""
+        return bool(self._participants)
 
     def remember(self) -> Callable[[], None]:
         """Return what goes back to how everything is now. Who joins later goes back to where it began."""

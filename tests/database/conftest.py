@@ -150,7 +150,7 @@ def make_site(new_database: Callable[[str], sa.URL], tmp_path: Path) -> Iterator
             urls.append(new_database(server))
             _create_tables(urls[1], AuditBase)
         app = Flask(__name__, instance_path=str(tmp_path / "instance"))
-        app.config.update(SECRET_KEY="dev", TESTING=True)
+        app.config.update(SECRET_KEY="dev", TESTING=True, **options.pop("settings", {}))
         db, second = make_db(app, kind, urls)
         options.setdefault("store", "memory://")
         sites.append(Site(app, Stateful(app, db=db, **options), db, kind, second=second))

@@ -6,6 +6,7 @@ import contextlib
 import typing as t
 from collections.abc import Callable, Generator, Iterable, Mapping
 
+from ..blocks import current_block, when_committed
 from ..locks import StoreLock
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
@@ -76,7 +77,8 @@ class Cache:
         :raises StoreError: if the store fails.
         """
         runtime = self.get_runtime()
-        runtime.storage.set(self._call(runtime, key, ttl=ttl, stale=stale, tags=tags), value)
+        call, value = self._call(runtime, key, ttl=ttl, stale=stale, tags=tags), _as_it_is(value)
+        when_committed(lambda: runtime.storage.set(call, value))
 
     def set_many(
         self, values: Mapping[t.Any, t.Any], ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()
@@ -86,7 +88,8 @@ class Cache:
         :raises StoreError: if the store fails; some of them may be written then.
         """
         runtime, tags = self.get_runtime(), tuple(tags)
-        runtime.storage.set_many({self._call(runtime, key, ttl=ttl, tags=tags): value for key, value in values.items()})
+        calls = {self._call(runtime, key, ttl=ttl, tags=tags): _as_it_is(value) for key, value in values.items()}
+        when_committed(lambda: runtime.storage.set_many(calls))
 
     def add(self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()) -> bool:
         """Write a value only where there is none; tell whether this call wrote it."""
@@ -100,12 +103,17 @@ class Cache:
     def delete_many(self, keys: Iterable[t.Any]) -> None:
         """Remove several values."""
         runtime = self.get_runtime()
-        runtime.storage.forget([_key_of(runtime, key) for key in keys])
+        these = [_key_of(runtime, key) for key in keys]
+        when_committed(lambda: runtime.storage.forget(these))
 
     def touch(self, key: t.Any, ttl: Ttl | Default = DEFAULT) -> bool:
         """Give a value a new ttl, from now on; tell whether there was one."""
         runtime = self.get_runtime()
-        return runtime.storage.touch(self._call(runtime, key, ttl=ttl))
+        call = self._call(runtime, key, ttl=ttl)
+        if current_block.get() is None:
+            return runtime.storage.touch(call)
+        when_committed(lambda: runtime.storage.touch(call))
+        return runtime.storage.find_one(call) is not None
 
     def incr(self, key: t.Any, by: int = 1, *, ttl: Ttl = None) -> int:
         """Add to a counter, which begins at 0, and return what it is then.
@@ -239,11 +247,13 @@ class Cache:
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags: one write, however many they are."""
-        self.get_runtime().storage.invalidate(map(require_tag, tags))
+        these, storage = list(map(require_tag, tags)), self.get_runtime().storage
+        when_committed(lambda: storage.invalidate(these))
 
     def clear(self) -> None:
         """Invalidate every value of this application: one write, however many they are."""
-        self.get_runtime().storage.invalidate([EVERYTHING])
+        storage = self.get_runtime().storage
+        when_committed(lambda: storage.invalidate([EVERYTHING]))
 
     @contextlib.contextmanager
     def lock(self, name: t.Any, *, ttl: float = 30, timeout: float = 5) -> Generator[None]:
@@ -287,6 +297,11 @@ class Cache:
             tags=tuple(map(require_tag, tags)),
             reading=runtime.reading(),
         )
+
+
+def _as_it_is(value: t.Any) -> t.Any:
+    """Return a value that an atomic block writes later; what is changed in it until then is not written."""
+    return value if current_block.get() is None else PLAIN.decode(PLAIN.encode(value))
 
 
 def _key_of(runtime: Runtime, key: t.Any) -> str:

@@ -7,6 +7,7 @@ import inspect
 import typing as t
 from collections.abc import Callable
 
+from ..blocks import when_committed
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .keys import Signature
@@ -111,13 +112,18 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
         return unwrap(await run_async(steps, watched_async(runtime, compute), runtime.later))
 
     def forget(*args: t.Any, **kwargs: t.Any) -> None:
-        cache.runtime.storage.forget([plan.key(args, kwargs)])
+        storage, key = cache.runtime.storage, plan.key(args, kwargs)
+        when_committed(lambda: storage.forget([key]))
+
+    def forget_all() -> None:
+        storage = cache.runtime.storage
+        when_committed(lambda: storage.invalidate([plan.own_tag]))
 
     def cache_key(*args: t.Any, **kwargs: t.Any) -> str:
         return plan.key(args, kwargs)
 
     wrapper.forget = forget
-    wrapper.forget_all = lambda: cache.runtime.storage.invalidate([plan.own_tag])
+    wrapper.forget_all = forget_all
     wrapper.refresh = refresh_async if inspect.iscoroutinefunction(function) else refresh
     wrapper.uncached = function
     wrapper.cache_key = cache_key

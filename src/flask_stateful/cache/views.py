@@ -12,6 +12,7 @@ from flask import current_app, request
 from werkzeug.exceptions import HTTPException
 
 from .. import clock
+from ..blocks import when_committed
 from ..errors import StoreError
 from .call import Call
 from .keys import canonical, store_key
@@ -66,11 +67,12 @@ class CachedView:
         """Remove what is stored for the current request's address."""
         runtime = self._cache.runtime
         key, _ = self._key(runtime, request.environ)
-        runtime.storage.forget([key])
+        when_committed(lambda: runtime.storage.forget([key]))
 
     def forget_all(self) -> None:
         """Invalidate every answer of the view: one write."""
-        self._cache.runtime.storage.invalidate([self._own_tag])
+        storage = self._cache.runtime.storage
+        when_committed(lambda: storage.invalidate([self._own_tag]))
 
     def hit(self, runtime: Runtime, key: str, page: Page) -> Response:
         """Return a stored page as the answer to the current request."""

@@ -180,7 +180,16 @@ class Database:
                     statements = self._track(engine).statements
                     for mapping in self._mappings:
                         mapping.tell(statements)
+                _watch(engines)
             return self._engines[app]
+
+
+def _watch(engines: dict[str, Engine]) -> None:
+    """Let atomic blocks know what happens in these engines."""
+    from .watch import watch
+
+    for name, engine in engines.items():
+        watch(engine, bind=name)
 
 
 def _adapt(db: object) -> Adapter:

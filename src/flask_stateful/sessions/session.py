@@ -8,6 +8,7 @@ import typing as t
 from collections.abc import Callable, Generator, Mapping
 
 from .. import signals
+from ..blocks import joining
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw
 from ..tracking import TrackedItems
@@ -86,6 +87,7 @@ class Session(SessionMapping):
         self.outcome, self.recookie = Outcome.UNCHANGED, False
         try:
             self._records, self._entry = self._opener(self)
+            self.unit.contended = self
         except Exception as error:
             self._failure = error
             raise
@@ -214,6 +216,11 @@ class Session(SessionMapping):
         record = self._record
         return record.header.user_id if record is not None and not self._change.cleared else None
 
+    @property
+    def store_key(self) -> str | None:
+        """Where the store has the session, if it has."""
+        return self._entry.id.key if self._record is not None and self._entry is not None else None
+
     def rotate(self) -> None:
         """Keep what there is under a new id, once the response is saved."""
         self._writable()
@@ -232,7 +239,8 @@ class Session(SessionMapping):
         left = self.user_id is not None
         self._keep_own()
         if self._entry is not None and not self._entry.dead:
-            self._records.destroy(self._entry, reason)
+            with joining():
+                self._records.destroy(self._entry, reason)
             self._ended = self._entry, left
             self._entry = None
         if self._entry is None:

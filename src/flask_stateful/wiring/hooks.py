@@ -17,6 +17,7 @@ from ..cache.fragments import add_fragment_tag
 from ..cache.personal import watch_cookies
 from ..cache.runtime import Runtime
 from ..cookies.request import RequestCookies
+from ..database.atomic import Atomic, Host
 from ..declared.places import EXTENSION
 from ..errors import ConfigError, StateError, StoreError, StoreUnavailable
 from ..sessions.interface import StatefulSessionInterface
@@ -27,7 +28,12 @@ if t.TYPE_CHECKING:
     from flask import Flask, Response
     from flask.typing import ResponseReturnValue
 
+    from ..stores.sql import SQLStore
+
 logger = logging.getLogger("flask_stateful")
+
+#: The methods of requests that only read, :rfc:`9110#section-9.2.1`.
+SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 #: Returns the current application itself: to go through the proxy takes longer than a hit in the cache.
 _current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
@@ -49,7 +55,27 @@ class Wiring(Services):
         BrowserPages(self.browser_service, self.settings.url_prefix).attach(app)
         signals.user_changed.connect(self._note_user, app)
         app.wsgi_app = self._front  # type: ignore[method-assign]
+        if self.settings.atomic != "off":
+            app.dispatch_request = self._dispatch_atomically(app.dispatch_request)  # type: ignore[method-assign]
         return self
+
+    def _dispatch_atomically(self, dispatch: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+        """Let each view be a block of its own, unless it is one anyway."""
+        atomic, methods = Atomic(self.atomic_host), SAFE if self.settings.atomic == "writes" else ()
+
+        def dispatch_request(*args: t.Any) -> t.Any:
+            view = self._app.view_functions.get(request.endpoint or "")
+            if view is None or request.method in methods or getattr(view, "is_atomic", False):
+                return dispatch(*args)
+            return atomic.run(lambda: dispatch(*args))
+
+        return dispatch_request
+
+    def atomic_host(self) -> Host:
+        """Return what a block is about that begins now."""
+        unit = self.unit_of(request.environ) if has_request_context() else Unit()
+        store = self.database_store if self.session_store is self.database_store is self.default_store else None
+        return Host(unit, self.database, t.cast("SQLStore | None", store))
 
     def _note_user(self, app: Flask, *, left: bool) -> None:
         """Let browser state follow its user, where there is any."""

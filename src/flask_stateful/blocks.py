@@ -1,0 +1,58 @@
+"""The atomic block that code runs in: what is to be done once it is committed, and why it may not be done again."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from collections.abc import Callable
+from contextvars import ContextVar
+
+if t.TYPE_CHECKING:
+    from .unit import Unit
+
+
+class Block:
+    """What ``with state.atomic():`` is about, from its outermost beginning to its end.
+
+    :param unit: whose state it keeps or forgets.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        #: Explicit writes to the cache, which are done after the commit.
+        self.staged: list[Callable[[], object]] = []
+        #: What the application wants to be called after that.
+        self.callbacks: list[Callable[[], object]] = []
+        #: Why it may not be run again, if that is so.
+        self.fence = ""
+        #: Whether it is being committed, or was.
+        self.commits = False
+        #: Whether the database was asked to commit, so that nobody knows whether it has if the connection breaks now.
+        self.commit_sent = False
+        #: What went wrong in the transaction, which can no longer be committed, whoever has caught the error.
+        self.broken: BaseException | None = None
+        #: The bind, other than the default one, that was written to.
+        self.other_bind = ""
+        #: Lets what is written to our store be part of the block's transaction, where that is in the same database.
+        self.join: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        #: Begins a savepoint, and returns what ends it; that is told whether to keep what came after it.
+        self.savepoint: Callable[[], Callable[[bool], None]] = lambda: lambda keeps: None
+
+
+#: The outermost block that the current thread or task is in.
+current_block: t.Final[ContextVar[Block | None]] = ContextVar("flask_stateful.block", default=None)
+
+
+def when_committed(action: Callable[[], object]) -> None:
+    """Do something once the block that this runs in is committed; outside of one, now."""
+    block = current_block.get()
+    if block is None:
+        action()
+    else:
+        block.staged.append(action)
+
+
+def joining() -> contextlib.AbstractContextManager[None]:
+    """Let what is written to our store at once be part of the transaction of the block that this runs in."""
+    block = current_block.get()
+    return contextlib.nullcontext() if block is None else block.join()

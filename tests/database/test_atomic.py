@@ -1,0 +1,379 @@
+"""``state.atomic()`` keeps everything or nothing, and is run again where that is safe."""
+
+from __future__ import annotations
+
+import io
+import typing as t
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+from flask import after_this_request, flash, g, get_flashed_messages, request, session
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import NotFound
+from werkzeug.test import TestResponse
+
+from flask_stateful.errors import StateConflict, StateError
+
+from .conftest import Entry, MakeSite, Note, Site
+
+
+class Shop:
+    """An application whose view does what a test wants."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.state, self.app = site, site.state, site.app
+        self.browser = self.app.test_client()
+        self._todo: Callable[[], t.Any] = lambda: None
+        self.app.add_url_rule("/", "page", lambda: self._todo(), methods=["GET", "POST"])
+        self.app.config["PROPAGATE_EXCEPTIONS"] = False
+        with self.app.app_context():
+            for engine in self.state.database.engines().values():
+                self.state.database.tune_sqlite(engine)
+
+    @property
+    def db(self) -> t.Any:
+        """The session at hand."""
+        return self.state.database.session
+
+    def visit(self, todo: Callable[[], t.Any], **options: t.Any) -> TestResponse:
+        """Let the view do something."""
+        self._todo = todo
+        return self.browser.post("/", **options)
+
+    def kept(self) -> tuple[int, t.Any, t.Any, t.Any]:
+        """Return how many rows there are, and what session, cookie and cache hold."""
+        found: list[t.Any] = []
+
+        def look() -> str:
+            found.extend([session.get("n"), self.state.cookies.get("n"), self.state.cache.get("n")])
+            return ""
+
+        self.visit(look)
+        return (self.site.count(), *found)
+
+    def change(self) -> None:
+        """Change a bit of everything."""
+        self.db.add(Note(text="x"))
+        self.db.flush()
+        session["n"] = 1
+        self.state.cookies["n"] = 1
+        self.state.cache.set("n", 1)
+
+
+@pytest.fixture(params=["memory://", "db"])
+def shop(request: pytest.FixtureRequest, make_site: MakeSite) -> Shop:
+    """A shop on SQLite, with its state elsewhere, and in the same database."""
+    return Shop(make_site("sessionmaker", "sqlite", store={"default": request.param, "cache": "memory://"}))
+
+
+KEPT, NOTHING = (1, 1, 1, 1), (0, None, None, None)
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 422])
+def test_an_answer_keeps_everything(shop: Shop, status: int) -> None:
+    """Rows, session, cookie and cache are kept whatever a view returns below 500."""
+
+    @shop.state.atomic()
+    def view() -> tuple[str, int]:
+        shop.change()
+        return "", status
+
+    assert shop.visit(view).status_code == status
+    assert shop.kept() == KEPT
+
+
+def _fail() -> t.NoReturn:
+    raise ZeroDivisionError
+
+
+def _not_found() -> t.NoReturn:
+    raise NotFound
+
+
+@pytest.mark.parametrize("end", [_fail, _not_found, lambda: ("", 503), lambda: ("", "500 Oh")])
+def test_a_failure_keeps_nothing(shop: Shop, end: Callable[[], t.Any]) -> None:
+    """An exception that leaves the view, an HTTP one too, and a returned 5xx keep nothing."""
+
+    @shop.state.atomic()
+    def view() -> t.Any:
+        shop.change()
+        return end()
+
+    assert shop.visit(view).status_code >= 400
+    assert shop.kept() == NOTHING
+
+
+def test_what_a_block_has_kept_is_sent_whatever_happens_later(shop: Shop) -> None:
+    """The view fails after its block: everything of the block stands, its cookies included."""
+
+    def view() -> None:
+        with shop.state.atomic():
+            shop.change()
+        session["later"] = 1
+        raise ZeroDivisionError
+
+    assert shop.visit(view).status_code == 500
+    assert shop.kept() == KEPT
+    shop.visit(lambda: {"later": session.get("later")})
+    assert shop.visit(lambda: {"later": session.get("later")}).json == {"later": None}
+
+
+def test_what_was_staged_before_a_failed_block_survives_it(shop: Shop) -> None:
+    """A block that fails takes back its own changes, and leaves those from before it."""
+
+    def view() -> str:
+        session["before"] = 1
+
+        @shop.state.atomic()
+        def block() -> None:
+            shop.change()
+            session["before"] = 2
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            block()
+        return ""
+
+    shop.visit(view)
+    assert shop.kept() == NOTHING
+    assert shop.visit(lambda: {"before": session["before"]}).json == {"before": 1}
+
+
+def test_keep_false_runs_everything_and_keeps_nothing(shop: Shop) -> None:
+    """With keep=False the block runs to its end, sees its own changes, and leaves none."""
+
+    def view() -> str:
+        with shop.state.atomic(keep=False):
+            shop.change()
+            assert session["n"] == 1
+        assert "n" not in session
+        return ""
+
+    assert shop.visit(view).status_code == 200
+    assert shop.kept() == NOTHING
+
+
+def test_a_nested_block_is_a_savepoint(shop: Shop) -> None:
+    """T8: what failed inside is undone alone, and what was released goes with the outer block."""
+
+    @shop.state.atomic()
+    def inner() -> None:
+        shop.db.add(Note(text="inner"))
+        session["n"] = 2
+        shop.state.cookies["n"] = 2
+        shop.state.cache.set("n", 2)
+        raise ZeroDivisionError
+
+    def view() -> str:
+        with shop.state.atomic():
+            shop.change()
+            with pytest.raises(ZeroDivisionError):
+                inner()
+        return ""
+
+    assert shop.visit(view).status_code == 200
+    assert shop.kept() == KEPT
+
+    def view_that_fails() -> None:
+        with shop.state.atomic():
+            with shop.state.atomic():
+                shop.db.add(Note(text="inner"))
+                session["n"] = 2
+            raise ZeroDivisionError
+
+    assert shop.visit(view_that_fails).status_code == 500
+    assert shop.kept() == KEPT
+
+
+def test_untuned_sqlite_is_refused(make_site: MakeSite) -> None:
+    """T8: on an engine whose driver begins when it pleases, atomic names what to write."""
+    site = make_site("sessionmaker", "sqlite")
+    with (
+        site.app.app_context(),
+        pytest.raises(StateError, match=r"state\.database\.tune_sqlite\(engine\)"),
+        site.state.atomic(),
+    ):
+        pass
+
+
+class Conflicts:
+    """Fails so many times as another transaction would make it fail."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise StateConflict("another one came first")
+
+
+def test_a_retry_finds_everything_as_it_was(shop: Shop) -> None:
+    """Rows, session, flashes, g, after_this_request, the body and its files are as at the first attempt."""
+    conflict, seen, called = Conflicts(2), list[t.Any](), list[str]()
+
+    @shop.state.atomic(retry=2)
+    def view() -> str:
+        files = [file.read() for file in request.files.values()]
+        seen.append((dict(g.__dict__), session.get("n"), files, request.form["a"], get_flashed_messages()))
+        g.mine = 1
+        flash("once")
+        after_this_request(lambda response: (called.append("after"), response)[1])
+        shop.change()
+        conflict()
+        return ""
+
+    response = shop.visit(view, data={"a": "1", "file": (io.BytesIO(b"upload"), "a.txt")})
+    assert response.status_code == 200
+    assert [one[1:] for one in seen] == [(None, [b"upload"], "1", [])] * 3
+    assert all("mine" not in one[0] for one in seen)
+    assert called == ["after"]
+    assert shop.visit(lambda: get_flashed_messages()).json == ["once"]
+    assert shop.kept() == KEPT
+
+
+def test_exhausted_retries_are_a_503(shop: Shop) -> None:
+    """After as many attempts as allowed the answer is 503 with Retry-After, and nothing is kept."""
+    attempts: list[int] = []
+
+    @shop.state.atomic(retry=2)
+    def view() -> str:
+        attempts.append(1)
+        shop.change()
+        raise StateConflict("always")
+
+    response = shop.visit(view)
+    assert (response.status_code, response.headers["Retry-After"], len(attempts)) == (503, "1", 3)
+    assert shop.kept() == NOTHING
+
+
+@pytest.mark.parametrize("fence", ["commit", "external", "stream", "before"])
+def test_what_cannot_be_undone_is_not_done_again(shop: Shop, fence: str) -> None:
+    """No second attempt follows a commit inside, state.external(), a body read as a stream, or writes from before."""
+    attempts: list[int] = []
+
+    @shop.state.atomic(retry=2)
+    def view() -> str:
+        attempts.append(1)
+        shop.change()
+        if fence == "commit":
+            shop.db.commit()
+        if fence == "external":
+            shop.state.external()
+        if fence == "stream":
+            request.stream.read()
+        raise StateConflict("always")
+
+    def outer() -> str:
+        if fence == "before":
+            shop.db.add(Note(text="before"))
+            shop.db.flush()
+        return view()
+
+    assert shop.visit(outer, data=b"body", content_type="text/plain").status_code == 500
+    assert len(attempts) == 1
+
+
+def test_a_write_to_a_second_bind_is_refused(make_site: MakeSite) -> None:
+    """Two databases cannot be committed together: the block says which bind, and keeps neither."""
+    shop = Shop(make_site("sessionmaker", "sqlite", binds=True))
+    with (
+        shop.app.app_context(),
+        pytest.raises(StateError, match="the bind 'AuditBase', which is not committed together"),
+        shop.state.atomic(),
+    ):
+        shop.db.add_all([Note(text="x"), Entry(text="x")])
+    assert shop.site.count() == 0
+    with shop.app.app_context():
+        assert shop.db.scalar(sa.select(sa.func.count()).select_from(Entry)) == 0
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_a_swallowed_failure_is_not_committed_by_halves(make_site: MakeSite, server: str) -> None:
+    """PostgreSQL answers COMMIT after a failed statement with a rollback: the block says so instead of 200."""
+    shop = Shop(make_site("sessionmaker", server))
+
+    def view() -> str:
+        with shop.state.atomic():
+            shop.change()
+            with pytest.raises(DBAPIError):
+                shop.db.execute(sa.text("SELECT nothing FROM nowhere"))
+        return ""
+
+    assert shop.visit(view).status_code == (500 if server == "postgres" else 200)
+    assert shop.kept() == (NOTHING if server == "postgres" else KEPT)
+
+
+@pytest.mark.parametrize(
+    ("setting", "method", "kept"), [("writes", "GET", 1), ("writes", "POST", 0), ("all", "GET", 0)]
+)
+def test_every_view_can_be_atomic(make_site: MakeSite, setting: str, method: str, kept: int) -> None:
+    """STATEFUL_ATOMIC wraps the views of unsafe methods, or of all, and leaves alone those that are atomic anyway."""
+    site = make_site("sessionmaker", "sqlite", settings={"STATEFUL_ATOMIC": setting})
+    shop = Shop(site)
+
+    def view() -> None:
+        shop.db.add(Note(text="x"))
+        shop.db.flush()
+        if method == "GET" and setting == "writes":
+            shop.db.commit()
+        raise ZeroDivisionError
+
+    shop._todo = view
+    assert shop.browser.open("/", method=method).status_code == 500
+    assert site.count() == kept
+
+
+# Callbacks
+
+
+def test_callbacks_follow_the_root_commit_alone(shop: Shop) -> None:
+    """T1: a released savepoint calls nothing; a rolled back one drops its callbacks; the rest run in order, once."""
+    called: list[str] = []
+
+    def view() -> str:
+        db, on_commit = shop.db, shop.state.on_commit
+        db.add(Note(text="x"))
+        on_commit(lambda: called.append("first"))
+        with db.begin_nested():
+            on_commit(lambda: called.append("released"))
+        nested = db.begin_nested()
+        on_commit(lambda: called.append("rolled back"))
+        nested.rollback()
+        assert called == []
+        db.commit()
+        assert called == ["first", "released"]
+        on_commit(lambda: called.append("now"))
+        assert called[2:] == ["now"]
+        db.add(Note(text="x"))
+        on_commit(lambda: called.append("never"))
+        db.rollback()
+        return ""
+
+    assert shop.visit(view).status_code == 200
+    assert called == ["first", "released", "now"]
+
+
+def test_callbacks_can_use_the_session(shop: Shop) -> None:
+    """T7: in a callback SQL works, also after a plain commit, and what it raises is logged and stops nobody."""
+    counts: list[int] = []
+
+    def count() -> None:
+        counts.append(shop.db.scalar(sa.select(sa.func.count()).select_from(Note)))
+
+    def view() -> str:
+        shop.db.add(Note(text="x"))
+        shop.state.on_commit(_fail)
+        shop.state.on_commit(count)
+        shop.db.commit()
+        with shop.state.atomic():
+            shop.db.add(Note(text="x"))
+            shop.state.on_commit(count)
+            inner = shop.state.atomic()(lambda: (shop.state.on_commit(count), _fail()))
+            with pytest.raises(ZeroDivisionError):
+                inner()
+        return ""
+
+    assert shop.visit(view).status_code == 200
+    assert counts == [1, 2]

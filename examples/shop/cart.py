@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from . import kept
-from .catalogue import PRODUCTS, Product
+from .catalogue import Product, shelf
 from .extensions import state
 
 #: How many of one product a cart holds.
@@ -50,7 +50,7 @@ def quantity_of(product: Product) -> int:
 
 def lines() -> list[Line]:
     """Return what is in the cart, in the order of the shelf."""
-    quantities = ((product, quantity_of(product)) for product in PRODUCTS.values())
+    quantities = ((product, quantity_of(product)) for product in shelf())
     return [Line(product, quantity) for product, quantity in quantities if quantity]
 
 
@@ -62,12 +62,3 @@ def size() -> int:
 def total(ordered: list[Line]) -> Decimal:
     """Return what some lines cost together."""
     return sum((line.price for line in ordered), Decimal())
-
-
-def check_out() -> list[Line]:
-    """Empty the cart, and return what was in it."""
-    # With the lock, what another tab adds is either ordered or still in the cart afterwards, and never neither.
-    with state.sessions.lock():
-        ordered = lines()
-        state.reset(kept.cart)
-    return ordered

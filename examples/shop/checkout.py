@@ -29,6 +29,13 @@ def fill_in(form: Mapping[str, str]) -> None:
         kept.checkout.delivery = cast("Delivery", form["delivery"])
 
 
+def begin() -> None:
+    """Fill in where the last order of this user went, in a tab that has nothing filled in."""
+    if state.user_id is not None and not any(getattr(kept.checkout, name) for name in _ADDRESS):
+        for name in (*_ADDRESS, "delivery"):
+            setattr(kept.checkout, name, getattr(kept.account, name))
+
+
 def is_complete() -> bool:
     """Tell whether there is an address to send things to."""
     return all(getattr(kept.checkout, name) for name in _ADDRESS)
@@ -40,5 +47,8 @@ def go_to(step: str) -> None:
 
 
 def leave() -> None:
-    """Forget what this tab has filled in."""
+    """Forget what this tab has filled in; of a user, keep it for the next order."""
+    if state.user_id is not None:
+        for name in (*_ADDRESS, "delivery"):
+            setattr(kept.account, name, getattr(kept.checkout, name))
     state.reset(kept.checkout)

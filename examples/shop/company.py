@@ -13,7 +13,7 @@ from flask import current_app
 from flask_stateful.errors import StoreError
 
 from .cart import Line
-from .catalogue import PRODUCTS, Product
+from .catalogue import Product, shelf
 from .extensions import state
 
 #: How many products are recommended.
@@ -34,6 +34,6 @@ def companions(product: Product) -> list[Product]:
     """Return those products that were ordered together with one most often."""
     # A shop with a million orders would take a while, and this one pretends to.
     time.sleep(current_app.config["SHOP_THINKS_FOR"])
-    others = [other for other in PRODUCTS.values() if other != product]
+    others = [other for other in shelf() if other != product]
     counted = state.cache.get_many([("together", product.slug, other.slug) for other in others])
     return sorted(others, key=lambda other: -counted.get(("together", product.slug, other.slug), 0))[:MOST]

@@ -9,8 +9,9 @@ from flask import current_app, session
 
 from flask_stateful.serialization import dumps
 
-from .extensions import state
-from .kept import banner
+from . import orders
+from .extensions import db, state
+from .kept import account, banner, notice
 
 Facts = dict[str, Any]
 
@@ -18,8 +19,14 @@ Facts = dict[str, Any]
 def session_facts() -> Facts:
     """Return what is known about the session, and its keys, but neither its id nor a value."""
     keys = [{"name": key, "type": type(value).__name__, "size": len(dumps(value))} for key, value in session.items()]
-    store, _, _ = str(current_app.config["STATEFUL_STORE"]).partition("://")
-    return {"info": state.sessions.current, "keys": keys, "store": store}
+    return {"info": state.sessions.current, "keys": keys, "store": _store()}
+
+
+def _store() -> str:
+    """Return what sessions are kept in."""
+    stores = current_app.config["STATEFUL_STORE"]
+    store = stores.get("sessions", stores["default"]) if isinstance(stores, dict) else stores
+    return "the database" if store == "db" else str(store).partition("://")[0]
 
 
 def cache_facts() -> Facts:
@@ -44,10 +51,21 @@ def cookie_facts() -> Facts:
     return {"answered": banner.answered, "remember": state.consent.has("preferences")}
 
 
+def database_facts() -> Facts:
+    """Return what is in the database."""
+    return {
+        "orders": orders.count(),
+        "notice": notice.text,
+        "account": account.town or "no address yet" if state.user_id else "nobody is signed in",
+        "dialect": db.engine.dialect.name,
+    }
+
+
 PANELS = {
     "panels/browser.html": browser_facts,
     "panels/cookies.html": cookie_facts,
     "panels/session.html": session_facts,
+    "panels/database.html": database_facts,
     "panels/cache.html": cache_facts,
 }
 

@@ -1,5 +1,8 @@
-"""The one object that holds the shop's state. It belongs to no application until ``create_app`` says so."""
+"""The objects that hold the shop's state. They belong to no application until ``create_app`` says so."""
+
+from flask_sqlalchemy_lite import SQLAlchemy
 
 from flask_stateful import Stateful
 
-state = Stateful()
+db = SQLAlchemy()
+state = Stateful(db=db)

@@ -6,7 +6,7 @@ The page about privacy shows the first sentence of each class to visitors.
 from datetime import timedelta
 from typing import Literal
 
-from flask_stateful import CookieState, LocalState, SessionState, TabState, field
+from flask_stateful import AppState, CookieState, LocalState, SessionState, TabState, UserState, field
 
 Step = Literal["address", "delivery", "review"]
 Delivery = Literal["post", "bicycle", "balloon"]
@@ -62,4 +62,26 @@ class Cart(SessionState):
     items: dict[str, int] = field(default_factory=dict)
 
 
+class Account(UserState):
+    """Where your orders went the last time, to fill that in for you.
+
+    It is in the database, one row for each user who is signed in.
+    """
+
+    name: str = field("", max_bytes=200)
+    street: str = field("", max_bytes=200)
+    town: str = field("", max_bytes=200)
+    delivery: Delivery = "post"
+
+
+class Notice(AppState):
+    """What the shopkeeper tells everybody.
+
+    It is in the database, one row for the shop: every worker shows a new one from the next page on.
+    """
+
+    text: str = field("", max_bytes=500)
+
+
 prefs, seen, checkout, banner, cart = Prefs(), Seen(), Checkout(), Banner(), Cart()
+account, notice = Account(), Notice()

@@ -3,8 +3,8 @@
 from flask import Blueprint, abort, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from . import cart, checkout, company, kept
-from .catalogue import PRODUCTS, Product, money
+from . import cart, checkout, company, kept, orders
+from .catalogue import Product, find, money, shelf
 from .company import companions
 from .extensions import state
 
@@ -23,7 +23,8 @@ def _somebody_is_known() -> bool:
 
 def _look() -> tuple[object, ...]:
     """Return what the pages of visitors without a session differ in."""
-    return kept.prefs.theme, kept.prefs.drawer, kept.banner.answered, state.consent.has("preferences")
+    look = kept.prefs.theme, kept.prefs.drawer, kept.banner.answered, state.consent.has("preferences")
+    return *look, kept.notice.text
 
 
 # Whoever has no session gets the same page as all who have none and like the same look; whoever has one, their own.
@@ -31,7 +32,8 @@ def _look() -> tuple[object, ...]:
 @state.cache.view(ttl=60, stale=600, vary=["session", _look], unless=_somebody_is_known, tags=["products"])
 def index() -> ResponseReturnValue:
     """Show everything there is."""
-    return render_template("index.html", products=PRODUCTS.values())
+    # The function itself: what is read while the template's fragment is made is what the fragment depends on.
+    return render_template("index.html", shelf=shelf)
 
 
 @bp.get("/about")
@@ -45,7 +47,7 @@ def about() -> ResponseReturnValue:
 def product(slug: str) -> ResponseReturnValue:
     """Show one product, and what this visitor has looked at before."""
     found = _find(slug)
-    before = [PRODUCTS[other] for other in kept.seen.slugs if other in PRODUCTS and other != slug]
+    before = [other for other in map(find, kept.seen.slugs) if other and other != found]
     kept.seen.slugs = [slug, *(product.slug for product in before)][:_REMEMBERED]
     return render_template(
         "product.html", product=found, quantity=cart.quantity_of(found), companions=companions, before=before
@@ -81,6 +83,7 @@ def show_checkout() -> ResponseReturnValue:
     lines = cart.lines()
     if not lines:
         return redirect(url_for(".show_cart"))
+    checkout.begin()
     return render_template(
         "checkout.html", lines=lines, total=cart.total(lines), steps=checkout.STEPS, deliveries=checkout.DELIVERIES
     )
@@ -97,19 +100,39 @@ def go_on() -> ResponseReturnValue:
     return redirect(url_for(".show_checkout"))
 
 
+# The order, the stock, the empty cart, the address and the greeting are kept together or not at all. Where another
+# visitor has just bought the same, or another tab has changed the cart, it is done again with what is there then.
 @bp.post("/cart/check-out")
+@state.atomic(retry=10)
 def check_out() -> ResponseReturnValue:
     """Order what is in the cart. As nothing here is real, nothing is sent and nothing is charged."""
     checkout.fill_in(request.form)
     if not checkout.is_complete():
         flash("Where shall it go? We need a name, a street and a town.")
         return redirect(url_for(".show_checkout"))
-    ordered = cart.check_out()
-    checkout.leave()
+    ordered = cart.lines()
     if ordered:
-        company.note(ordered)
+        orders.place(ordered)
+        state.on_commit(lambda: company.note(ordered))
         flash(f"Thank you! {money(cart.total(ordered))}, well pretended: this is a demo, and nothing will be sent.")
+    state.reset(kept.cart)
+    checkout.leave()
     return redirect(url_for(".index"))
+
+
+@bp.errorhandler(orders.SoldOut)
+def show_sold_out(error: orders.SoldOut) -> ResponseReturnValue:
+    """Say what there is not enough of. The order had begun; as this error has left its view, nothing of it is kept."""
+    flash(f"There are only {error.left} of {error.product.name} left.")
+    return redirect(url_for(".show_cart"))
+
+
+@bp.get("/orders")
+def show_orders() -> ResponseReturnValue:
+    """Show what this visitor has ordered."""
+    if state.user_id is None:
+        return redirect(url_for(".sign_in"))
+    return render_template("orders.html", orders=orders.of_user(state.user_id))
 
 
 @bp.post("/remember")
@@ -158,7 +181,7 @@ def log_out() -> ResponseReturnValue:
 
 
 def _find(slug: str) -> Product:
-    return PRODUCTS.get(slug) or abort(404)
+    return find(slug) or abort(404)
 
 
 def _quantity(*, least: int) -> int:

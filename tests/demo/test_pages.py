@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -13,7 +14,8 @@ from markupsafe import escape
 from flask_stateful.stores.memory import MemoryStore
 from flask_stateful.testing import FakeBrowser, FakeClock, Fault, FaultyStore
 from shop import create_app
-from shop.extensions import state
+from shop.database import Stock
+from shop.extensions import db, state
 from tests.demo.visitor import SLUGS
 
 STRICT = (
@@ -34,14 +36,24 @@ def store() -> FaultyStore:
     return FaultyStore(MemoryStore())
 
 
-def shop_with(store: FaultyStore, **config: object) -> Flask:
-    """Return a shop; all that have the same store are one."""
-    own = {"TESTING": True, "SECRET_KEY": "a secret of the tests", "STATEFUL_STORE": store, "SHOP_THINKS_FOR": 0}
-    return create_app({**own, **config})
+@pytest.fixture
+def shop_with(tmp_path: Path) -> t.Callable[..., Flask]:
+    """Return a shop; all of one test have one database, and are one if they have the same store."""
+    own = {
+        "INSTANCE_PATH": str(tmp_path),
+        "TESTING": True,
+        "SECRET_KEY": "a secret of the tests",
+        "SHOP_THINKS_FOR": 0,
+    }
+
+    def make(store: t.Any, **config: object) -> Flask:
+        return create_app({**own, "STATEFUL_STORE": store, **config})
+
+    return make
 
 
 @pytest.fixture
-def app(store: FaultyStore) -> Flask:
+def app(store: FaultyStore, shop_with: t.Callable[..., Flask]) -> Flask:
     """The shop."""
     return shop_with(store, STATEFUL_LOCK_TIMEOUT=0.05)
 
@@ -199,7 +211,9 @@ def test_an_outage_that_begins_while_saving_has_its_page(client: FlaskClient, st
     assert quantities(client) == [1]
 
 
-def test_a_cart_that_stays_locked_is_answered_politely(client: FlaskClient, store: FaultyStore) -> None:
+def test_a_cart_that_stays_locked_is_answered_politely(
+    client: FlaskClient, store: FaultyStore, shop_with: t.Callable[..., Flask]
+) -> None:
     """A request that gets no turn to count is told to come back, and counts nothing."""
     token = token_of(client)
     cookie = client.get_cookie("session")
@@ -295,7 +309,8 @@ def test_the_page_about_privacy_lists_everything(app: Flask, client: FlaskClient
     page = client.get("/privacy").text
     with app.app_context():
         items = state.inventory()
-    assert {"banner", "cart", "checkout", "prefs", "seen", "session"} < {item.name for item in items}
+    names = {"account", "banner", "cart", "checkout", "notice", "prefs", "seen", "session"}
+    assert names < {item.name for item in items}
     for item in items:
         assert f"<code>{escape(item.name)}</code>" in page
         assert f"<dd>{item.lifetime}</dd>" in page
@@ -375,7 +390,7 @@ def companions(client: FlaskClient, path: str) -> list[str]:
     return re.findall(r'class="card" href="/things/([^"]+)"', rest)
 
 
-def test_what_was_ordered_together_goes_well(store: FaultyStore) -> None:
+def test_what_was_ordered_together_goes_well(store: FaultyStore, shop_with: t.Callable[..., Flask]) -> None:
     """The company of a product follows the orders; the old one is shown until a worker has made a new one."""
     with FakeClock() as clock:
         client = shop_with(store).test_client()
@@ -405,3 +420,111 @@ def test_the_drawer_counts_what_was_made_for_everybody(client: FlaskClient) -> N
     """The drawer says how often this worker had to make something for everybody."""
     post(client, "/cart/flask/add", quantity=1)
     assert re.search(r"<dt>Not there</dt><dd>[1-9]", client.get("/").text)
+
+
+# What is in the database
+
+
+def signed_in(client: FlaskClient, user: str) -> FlaskClient:
+    """Return a visitor who has signed in."""
+    assert post(client, "/sign-in", user=user) == 302
+    return client
+
+
+def order(client: FlaskClient, slug: str, quantity: int = 1) -> None:
+    """Order something."""
+    assert post(client, f"/cart/{slug}/add", quantity=quantity) == 302
+    assert post(client, "/cart/check-out", **ADDRESS) == 302
+
+
+def test_an_order_is_listed_for_its_user_alone(app: Flask) -> None:
+    """Whoever was signed in finds the order again; nobody else does."""
+    ada, grace = signed_in(app.test_client(), "ada"), signed_in(app.test_client(), "grace")
+    order(ada, "diary", 2)
+    assert "€42.00" in ada.get("/orders").text
+    assert "Nothing ordered yet" in grace.get("/orders").text
+    assert app.test_client().get("/orders").status_code == 302
+
+
+def test_an_order_of_too_much_leaves_nothing_behind(app: Flask, client: FlaskClient) -> None:
+    """Neither the order nor what it took from the shelf is kept, and the cart and the address are as they were."""
+    signed_in(client, "ada")
+    with app.app_context():
+        db.session.get_one(Stock, "terrarium").left = 3
+        db.session.commit()
+    for slug, quantity in (("flask", 2), ("terrarium", 4)):
+        post(client, f"/cart/{slug}/add", quantity=quantity)
+    assert post(client, "/cart/check-out", **ADDRESS) == 302
+    assert "only 3 of Terrarium left" in client.get("/cart").text
+    assert quantities(client) == [2, 4]
+    assert "Nothing ordered yet" in client.get("/orders").text
+    assert "9,998 left" not in signed_in(app.test_client(), "grace").get("/office/").text
+
+
+def test_the_stock_follows_the_orders(app: Flask, client: FlaskClient) -> None:
+    """What was ordered is no longer there for others."""
+    grace = signed_in(app.test_client(), "grace")
+    assert "10,000 left" in grace.get("/office/").text
+    order(client, "flask", 3)
+    assert "9,997 left" in grace.get("/office/").text
+
+
+def test_a_new_price_is_on_the_next_page(app: Flask, client: FlaskClient) -> None:
+    """A changed price shows at once: on the stored shelf, on the product's page and in a cart."""
+    for _ in range(2):
+        assert "€34.00" in client.get("/").text
+    grace = signed_in(app.test_client(), "grace")
+    assert post(grace, "/office/price", slug="flask", price="35.50") == 302
+    page = client.get("/").text
+    assert "€35.50" in page
+    assert "€34.00" not in page
+    assert "€35.50" in client.get("/things/flask").text
+
+
+@pytest.mark.parametrize("price", ["", "0", "-1", "1e9", "NaN", "Infinity", "0.001", "two", "10000"])
+def test_a_wrong_price_is_refused(app: Flask, price: str) -> None:
+    """A price that is none changes nothing."""
+    grace = signed_in(app.test_client(), "grace")
+    assert post(grace, "/office/price", slug="flask", price=price) == 400
+    assert 'value="34.00"' in grace.get("/office/").text
+
+
+def test_the_price_of_nothing_is_not_found(app: Flask) -> None:
+    """A product that is not sold has no price."""
+    assert post(signed_in(app.test_client(), "grace"), "/office/price", slug="nothing", price="1") == 404
+
+
+def test_the_office_is_for_the_shopkeeper(app: Flask, client: FlaskClient) -> None:
+    """Everybody else is kept out, with a page that says so."""
+    for visitor in (client, signed_in(app.test_client(), "ada")):
+        assert visitor.get("/office/").status_code == 403
+        assert post(visitor, "/office/notice", text="Free for all") == 403
+
+
+def test_a_notice_is_on_every_next_page(app: Flask, client: FlaskClient) -> None:
+    """A notice shows at once, also where the page is stored, and goes when it is taken down."""
+    client.get("/")
+    grace = signed_in(app.test_client(), "grace")
+    post(grace, "/office/notice", text="Closed <on> Sunday")
+    assert "Closed &lt;on&gt; Sunday" in client.get("/").text
+    post(grace, "/office/notice", text="")
+    assert "Closed" not in client.get("/").text
+
+
+def test_the_address_is_filled_in_the_next_time(app: Flask) -> None:
+    """A user's last address is there in a new session; another visitor's form is empty."""
+    order(signed_in(app.test_client(), "ada"), "diary")
+    again = signed_in(app.test_client(), "ada")
+    post(again, "/cart/flask/add", quantity=1)
+    assert 'value="1 Engine Row"' in again.get("/check-out").text
+    other = app.test_client()
+    post(other, "/cart/flask/add", quantity=1)
+    assert "Engine Row" not in other.get("/check-out").text
+
+
+def test_everything_may_lie_in_the_database(shop_with: t.Callable[..., Flask]) -> None:
+    """As it comes, the shop keeps its sessions where its orders are."""
+    client = signed_in(shop_with({"default": "db", "cache": "memory://"}).test_client(), "ada")
+    order(client, "diary")
+    assert "€21.00" in client.get("/orders").text
+    assert "the database" in client.get("/cart").text

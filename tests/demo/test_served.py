@@ -144,9 +144,9 @@ def test_the_cookie_header_is_as_promised(shop: Shop) -> None:
 
 
 def test_all_files_lie_in_the_instance_folder(shop: Shop) -> None:
-    """What the shop keeps lies in its instance folder, readable by its own user only."""
+    """What the shop keeps lies in its instance folder, which nobody else may look into."""
     Visitor(shop.port).arrive()
     kept = {path.name: path.stat().st_mode & 0o077 for path in shop.instance.iterdir()}
-    assert {"state.key", "state.sqlite3"} <= kept.keys()
-    assert set(kept.values()) == {0}
-    assert all(name.startswith("state") for name in kept)
+    assert {"state.key", "cache.sqlite3", "shop.sqlite3"} <= kept.keys()
+    assert shop.instance.stat().st_mode & 0o077 == 0
+    assert {mode for name, mode in kept.items() if not name.startswith("shop")} == {0}

@@ -64,7 +64,6 @@ class SQLStore(Store):
     """
 
     abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired"})
-    shared = True
     #: A swap carries two values, each as hexadecimal digits: four times this is what MariaDB takes in one statement.
     max_value_bytes = 3 * 1024 * 1024
 
@@ -99,6 +98,11 @@ class SQLStore(Store):
         store._given, store._place = None, Place(open_engine, lambda: False)
         vars(store)["remote"] = True
         return store
+
+    @property
+    def shared(self) -> bool:  # type: ignore[override]
+        """Whether other machines can share it, as they cannot share a file of SQLite's."""
+        return self._given is None or self._given().dialect.name != "sqlite"
 
     @property
     def is_given(self) -> bool:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 from flask import Flask
 from sqlalchemy import ForeignKey, String, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from flask_stateful.stores.sql import METADATA
@@ -73,20 +72,11 @@ def set_up(app: Flask, rows: Iterable[Base]) -> None:
 
     A real application has migrations for this, or runs ``flask state db create``.
     """
-    rows = list(rows)
-    with app.app_context():
+    # Workers start together, and one of them does it.
+    with app.app_context(), state.cache.lock("set up", ttl=60):
         state.database.tune_sqlite(db.engine)
-        try:
-            _create(rows)
-        except DBAPIError:
-            # Another worker was just doing the same.
-            db.session.rollback()
-            _create(rows)
-
-
-def _create(rows: list[Base]) -> None:
-    for metadata in (Base.metadata, METADATA):
-        metadata.create_all(db.engine)
-    if db.session.scalar(select(ProductRow.slug).limit(1)) is None:
-        db.session.add_all(rows)
-        db.session.commit()
+        for metadata in (Base.metadata, METADATA):
+            metadata.create_all(db.engine)
+        if db.session.scalar(select(ProductRow.slug).limit(1)) is None:
+            db.session.add_all(rows)
+            db.session.commit()

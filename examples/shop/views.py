@@ -103,7 +103,7 @@ def go_on() -> ResponseReturnValue:
 # The order, the stock, the empty cart, the address and the greeting are kept together or not at all. Where another
 # visitor has just bought the same, or another tab has changed the cart, it is done again with what is there then.
 @bp.post("/cart/check-out")
-@state.atomic(retry=10)
+@state.atomic(retry=10, isolation="SERIALIZABLE")
 def check_out() -> ResponseReturnValue:
     """Order what is in the cart. As nothing here is real, nothing is sent and nothing is charged."""
     checkout.fill_in(request.form)

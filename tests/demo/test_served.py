@@ -11,8 +11,11 @@ import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from tests.demo.conftest import PATIENT
 from tests.demo.visitor import PATIENCE, SLUGS, Shop, Visitor
-from tests.services import Launch
+from tests.services import Launch, MariaDB, Postgres
 
 
 def together(count: int, work: t.Callable[[int], None]) -> None:
@@ -150,3 +153,44 @@ def test_all_files_lie_in_the_instance_folder(shop: Shop) -> None:
     assert {"state.key", "cache.sqlite3", "shop.sqlite3"} <= kept.keys()
     assert shop.instance.stat().st_mode & 0o077 == 0
     assert {mode for name, mode in kept.items() if not name.startswith("shop")} == {0}
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def moved_shop(request: pytest.FixtureRequest, launch: Launch) -> Shop:
+    """A shop with an empty database, on each server that it can move to."""
+    environment = list(PATIENT)
+    if request.param != "sqlite":
+        server = launch({"postgres": Postgres, "mariadb": MariaDB}[request.param])
+        environment += ["--env", f"DATABASE_URL={server.url}", "--env", "FLASK_SECRET_KEY=a secret of the tests"]
+    return launch(Shop, *environment)
+
+
+def test_orders_are_whole_on_every_database(moved_shop: Shop) -> None:
+    """Visitors order at the same time, some in two tabs: each cart is ordered once, and taken from the stock once."""
+    visitors = [sign_in(Visitor(moved_shop.port).arrive(), "ada") for _ in range(4)]
+    for visitor in visitors:
+        assert visitor.add("diary", 2).status == 302
+
+    def order(number: int) -> None:
+        address = {"name": "Ada", "street": "1 Engine Row", "town": "London"}
+        assert visitors[number // 2].twin().post("/cart/check-out", **address).status == 302
+
+    together(8, order)
+    assert all(visitor.cart() == {} for visitor in visitors)
+    assert visitors[0].get("/orders").text.count("<h2>") == 4
+    keeper = sign_in(Visitor(moved_shop.port).arrive(), "grace")
+    assert "9,992 left" in keeper.get("/office/").text
+
+
+def test_a_new_price_reaches_every_worker(moved_shop: Shop) -> None:
+    """After the answer that a price was changed, no worker serves a page with an old one."""
+    keeper = sign_in(Visitor(moved_shop.port).arrive(), "grace")
+    for cents in range(50):
+        assert keeper.post("/office/price", slug="flask", price=f"35.{cents:02}").status == 302
+        assert f"€35.{cents:02}" in Visitor(moved_shop.port).get("/").text
+
+
+def sign_in(visitor: Visitor, user: str) -> Visitor:
+    """Become somebody, and take up the new token."""
+    assert visitor.post("/sign-in", user=user).status == 302
+    return visitor.arrive()

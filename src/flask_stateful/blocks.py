@@ -34,7 +34,12 @@ class Block:
         #: The bind, other than the default one, that was written to.
         self.other_bind = ""
         #: Lets what is written to our store be part of the block's transaction, where that is in the same database.
-        self.join: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        #: With the key of a value, reads of it wait for others who have it, and keep it from them until the end.
+        self.join: Callable[[str | None], contextlib.AbstractContextManager[None]] = lambda key: contextlib.nullcontext()
+        #: Whether it does so.
+        self.locks_rows = False
+        #: What is let go when the block has ended.
+        self.held = contextlib.ExitStack()
         #: Begins a savepoint, and returns what ends it; that is told whether to keep what came after it.
         self.savepoint: Callable[[], Callable[[bool], None]] = lambda: lambda keeps: None
 
@@ -55,4 +60,4 @@ def when_committed(action: Callable[[], object]) -> None:
 def joining() -> contextlib.AbstractContextManager[None]:
     """Let what is written to our store at once be part of the transaction of the block that this runs in."""
     block = current_block.get()
-    return contextlib.nullcontext() if block is None else block.join()
+    return contextlib.nullcontext() if block is None else block.join(None)

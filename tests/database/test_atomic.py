@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import typing as t
 from collections.abc import Callable
 
@@ -323,6 +324,89 @@ def test_every_view_can_be_atomic(make_site: MakeSite, setting: str, method: str
     shop._todo = view
     assert shop.browser.open("/", method=method).status_code == 500
     assert site.count() == kept
+
+
+# What acts at once elsewhere
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def joined(request: pytest.FixtureRequest, make_site: MakeSite) -> Shop:
+    """A shop whose state and cache are all in its own database."""
+    return Shop(make_site("sessionmaker", request.param, store="db", settings={"STATEFUL_CACHE_MEMORY": 0}))
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_session_lock_goes_with_the_block(joined: Shop, fails: bool) -> None:
+    """lock() inside a block saves nothing by itself, waits for nothing of ours, and is kept or lost with the block."""
+    joined.visit(lambda: session.update(a=0) or "")
+
+    def view() -> str:
+        with joined.state.atomic():
+            joined.change()
+            with joined.state.sessions.lock(), joined.state.sessions.lock():
+                session["a"] += 1
+            if fails:
+                raise ZeroDivisionError
+        return ""
+
+    assert joined.visit(view).status_code == (500 if fails else 200)
+    assert joined.visit(lambda: {"a": session["a"]}).json == {"a": 0 if fails else 1}
+    assert joined.kept() == (NOTHING if fails else KEPT)
+
+
+@pytest.mark.parametrize("store", ["memory", "db"])
+def test_a_session_lock_holds_until_the_block_ends(make_site: MakeSite, server: str, store: str) -> None:
+    """Counters that several add to under lock() in a block lose nothing, wherever the session is kept."""
+    shop = Shop(make_site("sessionmaker", server, store="db" if store == "db" else "memory://"))
+    shop.visit(lambda: session.update(a=0) or "")
+    cookie = t.cast("t.Any", shop.browser.get_cookie("session")).value
+    barrier, statuses = threading.Barrier(2), list[int]()
+
+    def view() -> str:
+        assert session["a"] >= 0
+        barrier.wait()
+        with shop.state.atomic():
+            with shop.state.sessions.lock():
+                session["a"] += 1
+            shop.change()
+        return ""
+
+    shop._todo = view
+
+    def visit() -> None:
+        browser = shop.app.test_client()
+        browser.set_cookie("session", cookie)
+        statuses.append(browser.get("/").status_code)
+
+    threads = [threading.Thread(target=visit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200, 200]
+    assert shop.visit(lambda: {"a": session["a"]}).json == {"a": 2}
+
+
+def test_a_cache_in_the_same_file_goes_with_the_block(joined: Shop) -> None:
+    """add, incr, lock and what is memoized do not wait for the block's own transaction, which has written."""
+    cache, calls = joined.state.cache, list[int]()
+    cached = cache.memoize(60)(lambda n: calls.append(n) or n)
+
+    def view() -> str:
+        with joined.state.atomic():
+            joined.change()
+            assert cache.add("added", 1)
+            assert cache.incr("count") == 1
+            with cache.lock("name", timeout=0):
+                assert cached(1) == 1
+            with cache.lock("name", timeout=0):
+                pass
+        return ""
+
+    assert joined.visit(view).status_code == 200
+    assert joined.kept() == KEPT
+    with joined.app.app_context():
+        assert (cache.get("added"), cache.incr("count"), cached(1), calls) == (1, 2, 1, [1])
 
 
 # Callbacks

@@ -7,7 +7,6 @@ read again, and the row that others compete for is locked before.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import typing as t
@@ -58,7 +57,7 @@ class Outermost:
         self._keep = keep
         self._attempt = attempt
         self._retries = retries
-        self._stack = contextlib.ExitStack()
+        self._stack = self.block.held
         self._transaction = _transaction(host, self.block, isolation, marked=retries)
 
     def begin(self) -> None:
@@ -68,6 +67,7 @@ class Outermost:
             if self._transaction is not None:
                 self._transaction.begin(self._stack)
                 self.block.join = self._transaction.joined
+                self.block.locks_rows = self._transaction.locks_rows
                 self.block.savepoint = self._transaction.savepoint
             if self._attempt:
                 self._read_again()

@@ -32,4 +32,7 @@ def store_in(database: Database, app: Flask, timeout: float) -> SQLStore:
         with app.app_context():
             return database.engines()[DEFAULT]
 
-    return SQLStore(engine, timeout=timeout, create_table=lambda: app.debug or app.testing, give_way=give_way)
+    def may_create() -> bool:
+        return app.debug or app.testing
+
+    return SQLStore(engine, timeout=timeout, create_table=may_create, give_way=lambda: give_way(engine()))

@@ -60,6 +60,11 @@ class Transaction:
         return self._store is not None
 
     @property
+    def locks_rows(self) -> bool:
+        """Whether the store can lock a row in the transaction, also where nobody waits for an asynchronous answer."""
+        return self._store is not None and not self._engine.dialect.is_async
+
+    @property
     def is_used(self) -> bool:
         """Whether there is anything to commit."""
         session = self._adapter.scope()
@@ -116,12 +121,15 @@ class Transaction:
                 return
 
     @contextlib.contextmanager
-    def joined(self) -> t.Generator[None]:
-        """Let the store work in the transaction."""
+    def joined(self, key: str | None = None) -> t.Generator[None]:
+        """Let the store work in the transaction.
+
+        :param key: that of a row which is to be locked when it is read.
+        """
         if self._store is None:
             yield
         else:
-            with self._store.joined(self._connect()):
+            with self._store.joined(self._connect(), lock=key):
                 yield
 
     def write(self, write: Callable[[], None], key: str | None) -> None:

@@ -75,23 +75,30 @@ def immediate() -> Generator[None]:
         _immediate.reset(token)
 
 
-def give_way() -> None:
+def give_way(engine: Engine) -> Connection | None:
     """Let others write: a transaction of this thread that waits to write, and has not written yet, begins anew.
 
     A view that only reads while it answers a POST would keep our own connection from saving its session. Inside
-    :func:`immediate` a transaction keeps its place.
+    :func:`immediate` a transaction keeps its place, and what is written meanwhile has to be part of it.
+
+    :param engine: that of the database which is about to be written.
+    :return: the connection of a transaction that keeps its place.
     """
-    if _immediate.get():
-        return
     for connection in here().connections():
         # An asynchronous driver answers in its event loop only.
-        if connection.dialect.is_async or not connection.info.pop(_WAITS, False):
+        if connection.dialect.is_async or connection.dialect.name != "sqlite":
             continue
-        if not transaction_of(connection).written:
+        waits, has_written = connection.info.get(_WAITS, False), bool(transaction_of(connection).written)
+        if _immediate.get():
+            if (waits or has_written) and connection.engine.pool is engine.pool:
+                return connection
+        elif waits and not has_written:
+            del connection.info[_WAITS]
             cursor = connection.connection.cursor()
             cursor.execute("COMMIT")
             cursor.execute("BEGIN")
             cursor.close()
+    return None
 
 
 def _on_connect(dbapi_connection: t.Any, record: t.Any) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from flask import current_app, g
 from flask import session as flask_session
 
+from ..blocks import Block, current_block
 from ..errors import ConfigError
 from ..locks import StoreLock
 from ..serialization import url_safe
@@ -108,14 +109,18 @@ class SessionManager:
 
         On entering, the session is read again, and what this request has changed is laid over it. On leaving, it is
         saved. Leaving by an exception saves nothing, and undoes what the block has changed. Inside another ``lock()``
-        of the same request it waits for nothing and saves nothing: the outer one does.
+        of the same request it waits for nothing and saves nothing: the outer one does. Inside ``state.atomic()`` the
+        session stays locked until that ends, which saves it.
 
-        :raises LockTimeout: if another request holds the lock for longer than ``STATEFUL_LOCK_TIMEOUT`` seconds.
+        :raises LockTimeout: if another request holds the lock for longer than ``STATEFUL_LOCK_TIMEOUT`` seconds. With
+            ``store="db"`` inside ``state.atomic()`` it is a lock of the database, which sets its own limit.
         :raises StateConflict: if this request held it for longer than that and another one wrote meanwhile.
         """
         session = _session()
-        entry = session.entry
-        if session.locked:
+        entry, block = session.entry, current_block.get()
+        if block is not None or session.locked:
+            if block is not None and not session.locked:
+                _hold(session, entry, block)
             with session.undone_by_errors():
                 yield
         elif entry is None or entry.record is None:
@@ -159,6 +164,17 @@ def _exclusive(session: Session, entry: Entry) -> Generator[StoreLock]:
     finally:
         session.locked = False
         lock.release()
+
+
+def _hold(session: Session, entry: Entry | None, block: Block) -> None:
+    """Keep others from the session until an atomic block ends, and read it again."""
+    if entry is None or entry.record is None:
+        return
+    if block.locks_rows:
+        with block.join(entry.id.key):
+            session.refresh()
+    else:
+        block.held.enter_context(_exclusive(session, entry))
 
 
 def _save(session: Session, *, rounds: int) -> None:

@@ -28,11 +28,11 @@ _inherited: t.Final[list[Engine]] = []
 class Joined:
     """A connection of the application's, in whose transaction a store works for a while."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, lock: str | None = None) -> None:
         self.connection = connection
         #: Keys of rows that were not what was expected. The transaction's snapshot may go on to show what they were,
-        #: so they are read as they are now, and locked.
-        self.lost: set[str] = set()
+        #: so they are read as they are now, and locked; as is the one that is asked for.
+        self.lost: set[str] = set() if lock is None else {lock}
 
 
 #: What the stores of a context are joined to.
@@ -55,14 +55,14 @@ class Place:
     :param make_engine: makes an engine of our own, at first use.
     :param may_create: tells whether a missing table is made.
     :param give_way: called before each call on a connection of our own, so that none of the application's in the same
-        thread keeps it waiting in vain.
+        thread keeps it waiting in vain. It returns the one that cannot let others write, and which is used instead.
     """
 
     def __init__(
         self,
         make_engine: t.Callable[[], Engine],
         may_create: t.Callable[[], bool],
-        give_way: t.Callable[[], None] = lambda: None,
+        give_way: t.Callable[[], Connection | None] = lambda: None,
     ) -> None:
         self._make_engine = make_engine
         self._may_create = may_create
@@ -82,13 +82,16 @@ class Place:
         return None if everything is None else everything.get(self)
 
     @contextlib.contextmanager
-    def join(self, connection: Connection) -> t.Generator[None]:
-        """Let this context use a connection of the application's."""
+    def join(self, connection: Connection, lock: str | None) -> t.Generator[None]:
+        """Let this context use a connection of the application's.
+
+        :param lock: a key whose row is to be locked when it is read.
+        """
         with self._calling() as (engine, _):
             if not self._has_tables:
                 # A transaction of SQLite's that has written keeps every other connection from doing so.
                 self._make_tables(connection if engine.dialect.name == "sqlite" else engine)
-        token = _joined.set({**(_joined.get() or {}), self: Joined(connection)})
+        token = _joined.set({**(_joined.get() or {}), self: Joined(connection, lock)})
         try:
             yield
         finally:
@@ -102,10 +105,10 @@ class Place:
             if joined is not None:
                 yield joined.connection, database
                 return
-            self._give_way()
+            given = self._give_way()
             if not self._has_tables:
-                self._make_tables(engine)
-            with engine.connect() as connection:
+                self._make_tables(given or engine)
+            with contextlib.nullcontext(given) if given is not None else engine.connect() as connection:
                 yield connection, database
 
     @contextlib.contextmanager

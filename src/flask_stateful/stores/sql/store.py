@@ -60,7 +60,7 @@ class SQLStore(Store):
     :param create_table: tells whether to create the table where it is missing. Else that is an error, which names
         ``flask state db create``.
     :param give_way: called before each call on a connection of our own, so that a transaction of the application's in
-        the same thread can let it write.
+        the same thread can let it write. It returns the connection of one that cannot, and which is used instead.
     """
 
     abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired"})
@@ -73,7 +73,7 @@ class SQLStore(Store):
         *,
         timeout: float | None = 0.25,
         create_table: t.Callable[[], bool] = lambda: False,
-        give_way: t.Callable[[], None] = lambda: None,
+        give_way: t.Callable[[], Connection | None] = lambda: None,
     ) -> None:
         if not isinstance(engine, Engine) and not callable(engine):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("SQLStore takes an Engine, or a function that returns one; for a URL write open_store(url)")
@@ -119,13 +119,14 @@ class SQLStore(Store):
         return self._given is not None and not is_in_memory(self._given())
 
     @contextlib.contextmanager
-    def joined(self, connection: Connection) -> t.Generator[None]:
+    def joined(self, connection: Connection, *, lock: str | None = None) -> t.Generator[None]:
         """Let the calls of this context be part of a transaction of the application's.
 
         They never commit, roll back or flush. What is written is kept or lost with the transaction. An error of the
         database leaves as :exc:`~flask_stateful.errors.StoreError`, with SQLAlchemy's as its cause.
 
         :param connection: such as ``db.session.connection()``.
+        :param lock: a key whose row is locked when it is read, until the transaction ends.
         :raises StateError: if it leads to another database.
         """
         if self._given is None or not self.can_join or connection.engine.pool is not self._given().pool:
@@ -135,7 +136,7 @@ class SQLStore(Store):
             )
         with contextlib.ExitStack() as stack:
             with failures:
-                stack.enter_context(self._place.join(connection))
+                stack.enter_context(self._place.join(connection, lock))
             yield
 
     def create_table(self) -> list[str]:

@@ -35,7 +35,9 @@ class Block:
         self.other_bind = ""
         #: Lets what is written to our store be part of the block's transaction, where that is in the same database.
         #: With the key of a value, reads of it wait for others who have it, and keep it from them until the end.
-        self.join: Callable[[str | None], contextlib.AbstractContextManager[None]] = lambda key: contextlib.nullcontext()
+        self.join: Callable[[str | None], contextlib.AbstractContextManager[None]] = lambda key: (
+            contextlib.nullcontext()
+        )
         #: Whether it does so.
         self.locks_rows = False
         #: What is let go when the block has ended.

@@ -47,6 +47,11 @@ def register(callback: Callback, session: Session | None) -> None:
         run([callback])
 
 
+def take(session: Session) -> list[Callback]:
+    """Return the callbacks of a transaction that nobody knows the outcome of, and forget them."""
+    return _callbacks_of(session).take()
+
+
 class _Callbacks:
     """The callbacks of one session, each with the transaction that it goes with."""
 
@@ -63,6 +68,11 @@ class _Callbacks:
     def add(self, callback: Callback) -> None:
         """Add one to the innermost transaction."""
         self._waiting.append((self._session.get_nested_transaction() or self._session.get_transaction(), callback))
+
+    def take(self) -> list[Callback]:
+        """Return all, and forget them."""
+        waiting, self._waiting = self._waiting, []
+        return [callback for _, callback in waiting]
 
     def _committed(self, session: Session) -> None:
         # It is told for each savepoint as well.

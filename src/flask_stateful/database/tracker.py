@@ -184,7 +184,9 @@ class Tracker:
 
     def _rollback(self, connection: Connection) -> None:
         here().ended += 1
-        connection.info.pop(_KEY, None)
+        # One that broke has nothing any more, and says so with an error.
+        if not connection.invalidated:
+            connection.info.pop(_KEY, None)
 
     def _prepare(self, connection: Connection, xid: object) -> None:
         self._commit(connection)

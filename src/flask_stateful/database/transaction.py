@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from .. import clock
 from ..errors import ConfigError, StateConflict, StateError
 from ..stores.sql.tables import VERSIONS
+from . import callbacks
 from .adapter import DEFAULT
 from .conflicts import has_failed, is_conflict, is_cut, lock_row
 from .tracker import append
@@ -169,12 +170,15 @@ class Transaction:
 
     def has_landed(self) -> bool:
         """Tell whether a commit has taken place that the database was asked for and did not answer."""
-        self._adapter.session().rollback()
+        session = self._adapter.session()
+        called = callbacks.take(session)
+        session.rollback()
         statement = select(VERSIONS.c.n).where(VERSIONS.c.tag == self._marker)
         self._block.fence = "nobody knows whether it was committed"
         for attempt in range(_LOOKS):
             with contextlib.suppress(DBAPIError), self._engine.connect() as connection:
                 if connection.execute(statement).first() is not None:
+                    self._block.callbacks += called
                     return True
                 self._block.fence = ""
             clock.wait(_PAUSE * attempt)

@@ -65,7 +65,9 @@ def _on_commit(connection: Connection) -> None:
 
 
 def _on_rollback(connection: Connection) -> None:
-    connection.info.pop(_WROTE, None)
+    # One that broke has nothing any more, and says so with an error.
+    if not connection.invalidated:
+        connection.info.pop(_WROTE, None)
 
 
 def _on_reset(driver: object, record: t.Any, state: object) -> None:

@@ -83,7 +83,7 @@ class Seen:
         def look(connection: t.Any, cursor: t.Any, text: str, given: t.Any, context: t.Any, many: bool) -> None:
             found = statements.of(text, context)
             self.found.append(found)
-            self.tags |= found.written(context.compiled_parameters if found.rows else ())
+            self.tags |= {*found.writes, *(found.rows.written(context.compiled_parameters) if found.rows else ())}
 
     def reads(self, work: t.Callable[[Session], object]) -> set[str]:
         self.found.clear()

@@ -31,7 +31,7 @@ from sqlalchemy.sql.elements import (
 )
 from sqlalchemy.sql.selectable import TableClause
 
-from ..stores.sql.tables import METADATA
+from ..stores.sql.tables import METADATA, VERSIONS
 from .sql_text import COMMITS, DEFINES, Name, read_text
 from .tags import EVERYTHING, other_rows, row_key, row_tag, table_tag
 
@@ -44,6 +44,9 @@ logger = logging.getLogger("flask_stateful")
 
 #: Of more rows than these, a write names none.
 MOST_ROWS: t.Final = 50
+
+#: Where a compiled statement carries what it does.
+_KNOWN: t.Final = "_flask_stateful_statement"
 
 #: How many pieces of text are remembered, and how long they may be.
 _MOST_TEXTS: t.Final = 1000
@@ -66,6 +69,22 @@ class Rows(t.NamedTuple):
     #: The parameter of each column of the key, in their order.
     parameters: tuple[str, ...]
 
+    def written(self, parameters: Iterable[Mapping[str, t.Any]]) -> Collection[str]:
+        """Return the tags of the rows, or that of all rows where they are many.
+
+        :param parameters: one mapping for each execution.
+        """
+        tags = {tag for given in parameters for tag in self._tags(given)}
+        return tags if len(tags) <= MOST_ROWS else (other_rows(self.table),)
+
+    def _tags(self, given: Mapping[str, t.Any]) -> Iterable[str]:
+        first = self.parameters[0]
+        if first not in given:
+            return (_tag_of_row(self.table, value) for value in _listed(first, given))
+        if len(self.parameters) == 1:
+            return (_tag_of_row(self.table, given[first]),)
+        return (_tag_of_row(self.table, *(given.get(name) for name in self.parameters)),)
+
 
 class Statement(t.NamedTuple):
     """What one statement does to tables, by their tags."""
@@ -79,29 +98,8 @@ class Statement(t.NamedTuple):
     commits: bool = False
     #: The databases of the MySQL family end the transaction before it, and again after it.
     defines: bool = False
-
-    def written(self, parameters: Iterable[Mapping[str, t.Any]]) -> Collection[str]:
-        """Return the tags of what it writes, with the rows where there are few.
-
-        :param parameters: one mapping for each execution.
-        """
-        if self.rows is None:
-            return self.writes
-        tags = set(_row_tags(self.rows, parameters))
-        if len(tags) > MOST_ROWS:
-            tags = {other_rows(self.rows.table)}
-        return tags | self.writes
-
-
-def _row_tags(rows: Rows, parameters: Iterable[Mapping[str, t.Any]]) -> Iterator[str]:
-    first = rows.parameters[0]
-    for given in parameters:
-        if first not in given:
-            yield from (_tag_of_row(rows.table, value) for value in _listed(first, given))
-        elif len(rows.parameters) == 1:
-            yield _tag_of_row(rows.table, given[first])
-        else:
-            yield _tag_of_row(rows.table, *(given.get(name) for name in rows.parameters))
+    #: It takes the table of the versions away.
+    forgets: bool = False
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -124,7 +122,8 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._compiled: weakref.WeakKeyDictionary[SQLCompiler, Statement] = weakref.WeakKeyDictionary()
+        #: Takes another's place when what was known of statements does not hold any more.
+        self._known_since = object()
         self._texts: dict[str, Statement] = {}
         self._metadata: weakref.WeakSet[MetaData] = weakref.WeakSet()
         #: What is read through a view, and what a trigger writes, by tag.
@@ -143,8 +142,7 @@ class Statements:
     def map(self, mapping: dict[str, frozenset[str]], name: str, to: Iterable[str]) -> None:
         """Let a name stand for others from now on."""
         mapping[name] = mapping.get(name, frozenset()) | frozenset(to)
-        self._compiled.clear()
-        self._texts.clear()
+        self._known_since, self._texts = object(), {}
 
     def of(self, text: str, context: DefaultExecutionContext | None) -> Statement:
         """Return what a statement does that is about to be executed."""
@@ -154,23 +152,30 @@ class Statements:
             logger.exception("a statement was not understood; it counts as one that writes every table")
             return Statement(None, frozenset({EVERYTHING}))
 
-    def _of(self, text: str, context: DefaultExecutionContext | None) -> Statement:
-        compiled: SQLCompiler | None = getattr(context, "compiled", None)
-        schemas = context.execution_options.get("schema_translate_map") if context is not None else None
-        if compiled is not None and not schemas:
-            found = self._compiled.get(compiled)
-            if found is None:
-                found = self._compiled[compiled] = self._walk(compiled, text, {})
-            return found
-        if compiled is not None:
-            return self._walk(compiled, text, t.cast("Mapping[str | None, str | None]", schemas))
-        found = self._texts.get(text)
+    def _of(self, text: str, context: t.Any) -> Statement:
+        compiled = getattr(context, "compiled", None)
+        if compiled is None:
+            return self._of_text(text)
+        schemas = context.execution_options.get("schema_translate_map")
+        if schemas:
+            return self._walk(compiled, text, schemas)
+        # SQLAlchemy keeps what it has compiled, and drops it: what is known of it goes with it.
+        since, found = getattr(compiled, _KNOWN, (None, None))
+        if found is None or since is not self._known_since:
+            since = self._known_since
+            found = self._walk(compiled, text, {})
+            setattr(compiled, _KNOWN, (since, found))
+        return found
+
+    def _of_text(self, text: str) -> Statement:
+        texts = self._texts
+        found = texts.get(text)
         if found is None:
             found = self._read(text)
             if len(text) <= _LONGEST_TEXT:
-                if len(self._texts) >= _MOST_TEXTS:
-                    self._texts.clear()
-                self._texts[text] = found
+                if len(texts) >= _MOST_TEXTS:
+                    texts.clear()
+                texts[text] = found
         return found
 
     # What SQLAlchemy has built
@@ -216,7 +221,8 @@ class Statements:
         found = read_text(text)
         commits, defines = found.verb in COMMITS, found.verb in DEFINES
         if found.writes is None:
-            return Statement(None, frozenset({EVERYTHING}), commits=commits, defines=defines)
+            forgets = found.verb == "DROP" and VERSIONS.name in text.casefold()
+            return Statement(None, frozenset({EVERYTHING}), commits=commits, defines=defines, forgets=forgets)
 
         writes = set[str]()
         for name in found.writes:

@@ -32,7 +32,7 @@ _KEY: t.Final = "flask_stateful.transaction"
 class Transaction:
     """What one transaction has done so far."""
 
-    __slots__ = ("autocommits", "began", "rows", "tracker", "written")
+    __slots__ = ("autocommits", "began", "forgets", "rows", "tracker", "written")
 
     def __init__(self, tracker: Tracker | None = None, *, autocommits: bool = False) -> None:
         #: Whether each statement is a transaction of its own.
@@ -43,6 +43,8 @@ class Transaction:
         self.began = clock.monotonic()
         #: Tags of what it has written.
         self.written: set[str] = set()
+        #: Whether it has taken the table of the versions away.
+        self.forgets = False
         #: Version rows with numbers of their own.
         self.rows: dict[str, int] = {}
 
@@ -109,11 +111,11 @@ class Tracker:
         #: The driver's connection of a pool that has only one, or one for each thread.
         self._only: t.Any = SimpleNamespace() if isinstance(engine.pool, StaticPool) else threading.local()
         self._commits_itself = engine.dialect.name in ("mysql", "mariadb")
-        #: Whether anything may have to be done after a statement.
-        self._looks_after = self._commits_itself
         event.listen(engine, "begin", self._begin)
-        event.listen(engine, "before_cursor_execute", self._before)
-        event.listen(engine, "after_cursor_execute", self._after)
+        # What returns the statement is called as it is, without a function around it.
+        event.listen(engine, "before_cursor_execute", self._before, retval=True)
+        if self._commits_itself:
+            event.listen(engine, "after_cursor_execute", self._after)
         event.listen(engine, "commit", self._commit)
         event.listen(engine, "rollback", self._rollback)
         event.listen(engine, "prepare_twophase", self._prepare)
@@ -125,28 +127,36 @@ class Tracker:
 
     def _begin(self, connection: Connection) -> None:
         autocommits = _is_autocommit(connection)
-        self._looks_after |= autocommits
+        if autocommits and not self._commits_itself:
+            # On the connection, not the engine: other threads are going through the engine's list at the moment.
+            event.listen(connection, "after_cursor_execute", self._after)
         connection.info[_KEY] = Transaction(self, autocommits=autocommits)
         here().began(connection)
 
-    def _before(self, connection: Connection, *executed: t.Any) -> None:
-        _cursor, text, _parameters, context, _many = executed
+    def _before(self, connection: Connection, *executed: t.Any) -> tuple[str, t.Any]:
+        _cursor, text, given, context, _many = executed
         statement = self.statements.of(text, context)
         if statement.writes:
-            parameters = () if statement.rows is None else context.compiled_parameters
-            transaction_of(connection).written.update(statement.written(parameters))
-        if statement.commits or (statement.defines and self._commits_itself):
+            transaction = transaction_of(connection)
+            transaction.written.update(statement.writes)
+            if statement.rows is not None:
+                transaction.written.update(statement.rows.written(context.compiled_parameters))
+            if statement.forgets:
+                transaction.forgets = True
+                self.versions.look_again()
+            elif transaction.autocommits:
+                # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
+                self._append(connection, keep=True)
+        if statement.commits:
             self._append(connection)
-        elif statement.writes and transaction_of(connection).autocommits:
-            # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
+        elif statement.defines and self._commits_itself:
             self._append(connection, keep=True)
         found = reader.get()
         if found is not None:
             found.reads(self, connection, statement)
+        return text, given
 
     def _after(self, connection: Connection, *executed: t.Any) -> None:
-        if not self._looks_after:
-            return
         transaction: Transaction | None = connection.info.get(_KEY)
         if transaction is None or not transaction.written:
             return
@@ -166,7 +176,7 @@ class Tracker:
         :param keep: whether the same is to be appended again at the end.
         """
         transaction: Transaction | None = connection.info.get(_KEY)
-        if transaction is None or not (transaction.written or transaction.rows):
+        if transaction is None or transaction.forgets or not (transaction.written or transaction.rows):
             return
         driver = t.cast("t.Any", connection.connection.dbapi_connection)
         try:

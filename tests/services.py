@@ -396,7 +396,8 @@ class Postgres(Service):
         _run(self.binary.with_name("initdb"), *initdb, cwd=self.folder, **self.identity)
 
     def arguments(self) -> list[str]:
-        settings = ["fsync=off", "listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}"]
+        settings = ["fsync=off", "max_prepared_transactions=4", "listen_addresses=127.0.0.1"]
+        settings += [f"unix_socket_directories={self.folder}"]
         return ["-D", str(self.folder / "data"), "-p", str(self.port), *(f"-c{setting}" for setting in settings)]
 
     def answers(self) -> bool:

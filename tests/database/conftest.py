@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from sqlalchemy.pool import NullPool
 
 from flask_stateful import Stateful
+from flask_stateful.stores.sql.tables import METADATA, VERSIONS
 
 R = t.TypeVar("R")
 
@@ -228,3 +229,52 @@ def kind(request: pytest.FixtureRequest) -> str:
 def site(request: pytest.FixtureRequest, make_site: MakeSite) -> Site:
     """An application for each thing that ``db=`` takes on each server."""
     return make_site(*request.param)
+
+
+class Shop:
+    """An application with one cached function, and a way to change its table over another connection."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.app, self.state, self.database = site.app, site.state, site.state.database
+        self.calls = 0
+        with self.app.app_context():
+            self.engine = self.database.engines()["default"]
+            METADATA.create_all(self.engine)
+        self.texts = self.state.cache.memoize(ttl=3600)(self._texts)
+        self.statements: list[str] = []
+        sa.event.listen(self.engine, "before_cursor_execute", lambda *given: self.statements.append(given[2]))
+
+    def _texts(self) -> list[str]:
+        self.calls += 1
+        return list(self.database.session.scalars(sa.select(Note.text).order_by(Note.id)))
+
+    def write(self, work: Callable[[sa.Connection], object]) -> None:
+        """Do something in a transaction of another connection, and commit it."""
+        with self.engine.begin() as connection:
+            work(connection)
+
+    def add(self, text: str = "new") -> None:
+        self.write(lambda connection: connection.execute(sa.insert(Note).values(text=text)))
+
+    def read(self) -> list[str]:
+        """Call the cached function in a request of its own."""
+        with self.app.test_request_context():
+            return self.texts()
+
+    def versions(self) -> dict[str, int]:
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(VERSIONS.c.tag, sa.func.sum(VERSIONS.c.n)).group_by(VERSIONS.c.tag))
+            return {tag: int(n) for tag, n in rows}
+
+
+@pytest.fixture
+def shop(make_site: MakeSite) -> Shop:
+    """A shop on SQLite."""
+    return Shop(make_site("sessionmaker", "sqlite"))
+
+
+@pytest.fixture(params=SERVERS)
+def shops(request: pytest.FixtureRequest, make_site: MakeSite) -> Shop:
+    """A shop on each server in turn."""
+    return Shop(make_site("sessionmaker", request.param))

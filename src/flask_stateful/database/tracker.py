@@ -16,14 +16,16 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from .. import clock
+from ..stores.sql.tables import VERSIONS
 from .statements import Statement, Statements
 from .versions import Versions
 
 if t.TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection, Dialect, Engine
 
 #: Where a pooled connection carries what its transaction has done.
 _KEY: t.Final = "flask_stateful.transaction"
@@ -182,11 +184,13 @@ class Tracker:
         try:
             if self.versions.exist(driver, may_create=True):
                 self.versions.append(driver, transaction.written, transaction.rows)
-        except BaseException:
+        except BaseException as error:
             # Otherwise the pool would hand the next request a connection with an aborted transaction.
             self.versions.look_again()
             with contextlib.suppress(Exception):
                 driver.rollback()
+            if isinstance(error, t.cast("t.Any", connection.dialect.dbapi).Error):
+                raise _as_from_sqlalchemy(error, connection.dialect) from error
             raise
         finally:
             if not keep:
@@ -216,6 +220,13 @@ class Tracker:
         To hand another one back to its pool would roll back what somebody is doing on this one.
         """
         return getattr(self._only, "connection", None)
+
+
+def _as_from_sqlalchemy(error: BaseException, dialect: Dialect) -> BaseException:
+    """Return a driver's error as SQLAlchemy raises it, which is what whoever commits knows how to handle."""
+    ended = dialect.is_disconnect(t.cast("t.Any", error), None, None)
+    statement, driver_error = f"INSERT INTO {VERSIONS.name}", t.cast("t.Any", dialect.dbapi).Error
+    return DBAPIError.instance(statement, None, error, driver_error, connection_invalidated=ended, dialect=dialect)
 
 
 def _reset(driver: object, record: t.Any, state: object) -> None:

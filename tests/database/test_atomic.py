@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
-from flask import after_this_request, flash, g, get_flashed_messages, request, session
+from flask import Response, abort, after_this_request, flash, g, get_flashed_messages, request, session
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
@@ -407,6 +407,117 @@ def test_a_cache_in_the_same_file_goes_with_the_block(joined: Shop) -> None:
     assert joined.kept() == KEPT
     with joined.app.app_context():
         assert (cache.get("added"), cache.incr("count"), cached(1), calls) == (1, 2, 1, [1])
+
+
+# The edges of a request
+
+
+def test_an_exception_with_an_answer_of_its_own_keeps_nothing(shop: Shop) -> None:
+    """abort(response) sends that response, and as an exception that leaves the block it keeps nothing."""
+
+    @shop.state.atomic()
+    def view() -> t.NoReturn:
+        shop.change()
+        abort(Response("own", 200))
+
+    answer = shop.visit(view)
+    assert (answer.status_code, answer.text) == (200, "own")
+    assert shop.kept() == NOTHING
+
+
+def test_an_error_after_the_view_takes_nothing_back(shop: Shop) -> None:
+    """What a view has kept stands, also if an after_request function fails; once, and in full where it is looked at."""
+
+    @shop.state.atomic()
+    def view() -> str:
+        shop.change()
+        return ""
+
+    failing = [1]
+
+    def fail(response: Response) -> Response:
+        if failing:
+            failing.pop()
+            raise ZeroDivisionError
+        return response
+
+    shop.app.after_request(fail)
+    assert shop.visit(view).status_code == 500
+    assert shop.kept() == KEPT
+
+
+@pytest.mark.parametrize("begins", ["inside", "before", "nested"])
+def test_a_logout_holds_although_the_block_fails(joined: Shop, begins: str) -> None:
+    """logout() is not undone with the block, or one inside it: the old cookie opens nothing, and the rest is gone."""
+    state = joined.state
+
+    def log_in() -> str:
+        session["secret"] = 1
+        state.sessions.login("7")
+        return ""
+
+    joined.visit(log_in)
+    old = t.cast("t.Any", joined.browser.get_cookie("session")).value
+
+    @state.atomic()
+    def leave() -> t.NoReturn:
+        joined.db.add(Note(text="x"))
+        joined.db.flush()
+        state.sessions.logout()
+        raise ZeroDivisionError
+
+    def view() -> str:
+        if begins != "inside":
+            assert session["secret"] == 1
+        if begins != "nested":
+            leave()
+        with state.atomic(), pytest.raises(ZeroDivisionError):
+            leave()
+        return ""
+
+    def look() -> dict[str, t.Any]:
+        return {"user": state.sessions.user_id, "secret": session.get("secret")}
+
+    assert joined.visit(view).status_code == (200 if begins == "nested" else 500)
+    assert joined.site.count() == 0
+    assert joined.visit(look).json == {"user": None, "secret": None}
+    joined.browser.set_cookie("session", old)
+    assert joined.visit(look).json == {"user": None, "secret": None}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_rotation_goes_with_the_block(shop: Shop, fails: bool) -> None:
+    """rotate() inside a block ends the old id if the block is kept; otherwise the old one goes on."""
+    shop.visit(lambda: session.update(a=1) or "")
+    old = t.cast("t.Any", shop.browser.get_cookie("session")).value
+
+    @shop.state.atomic()
+    def view() -> str:
+        shop.change()
+        shop.state.sessions.rotate()
+        if fails:
+            raise ZeroDivisionError
+        return ""
+
+    assert shop.visit(view).status_code == (500 if fails else 200)
+    new = t.cast("t.Any", shop.browser.get_cookie("session")).value
+    assert (new == old) is fails
+    assert shop.visit(lambda: {"a": session.get("a")}).json == {"a": 1}
+    assert shop.kept() == (NOTHING if fails else KEPT)
+    shop.browser.set_cookie("session", old)
+    assert shop.visit(lambda: {"a": session.get("a")}).json == {"a": 1 if fails else None}
+
+
+def test_an_untouched_block_asks_the_database_nothing(shop: Shop) -> None:
+    """A block that touches neither rows nor state makes no statement, no connection and no header."""
+    statements: list[str] = []
+    with shop.app.app_context():
+        engine = shop.state.database.engines()["default"]
+    sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    sa.event.listen(engine, "checkout", lambda *args: statements.append("checkout"))
+    answer = shop.visit(shop.state.atomic(retry=3)(lambda: "untouched"))
+    assert (answer.text, statements) == ("untouched", [])
+    assert "Set-Cookie" not in answer.headers
 
 
 # Callbacks

@@ -8,7 +8,7 @@ import typing as t
 from collections.abc import Callable, Generator, Mapping
 
 from .. import signals
-from ..blocks import joining
+from ..blocks import current_block, joining
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
 from ..serialization import Raw
 from ..tracking import TrackedItems
@@ -33,6 +33,16 @@ class State(t.NamedTuple):
     outcome: Outcome
     recookie: bool
     migrated: frozenset[str]
+
+
+class Ended(t.NamedTuple):
+    """A session that :meth:`Session.destroy` has ended."""
+
+    entry: Entry
+    #: Whether a user has left with it.
+    left: bool
+    #: Whether that was in an atomic block, whose transaction may be rolled back.
+    in_block: bool
 
 
 #: Finds a session's place in the store, once the session is looked at.
@@ -73,8 +83,8 @@ class Session(SessionMapping):
     recookie: bool
     #: What discarding goes back to.
     _kept: State
-    #: What :meth:`destroy` has ended, and whether a user has left with it.
-    _ended: tuple[Entry, bool] | None
+    #: What :meth:`destroy` has ended.
+    _ended: Ended | None
 
     def __init__(self, opener: Opener, environ: WSGIEnvironment) -> None:
         self._opener = opener
@@ -241,7 +251,7 @@ class Session(SessionMapping):
         if self._entry is not None and not self._entry.dead:
             with joining():
                 self._records.destroy(self._entry, reason)
-            self._ended = self._entry, left
+            self._ended = Ended(self._entry, left, current_block.get() is not None)
             self._entry = None
         if self._entry is None:
             self.outcome = Outcome.ENDED
@@ -295,7 +305,7 @@ class Session(SessionMapping):
         """
         self._entry, self.outcome, self.recookie = copy.copy(state.entry), state.outcome, state.recookie
         self.migrated = set(state.migrated)
-        has_ended = self._ended is not None and state.entry is not None and state.entry.id is self._ended[0].id
+        has_ended = self._ended is not None and state.entry is not None and state.entry.id is self._ended.entry.id
         if has_ended:
             self._entry, self.outcome = None, Outcome.ENDED
         return has_ended
@@ -308,13 +318,17 @@ class Session(SessionMapping):
             if not self._stand(state):
                 self._go_back(change)
                 return
-            ended, left = t.cast("tuple[Entry, bool]", self._ended)
             self._go_back(Change(cleared=True, assigned=change.assigned))
-            # In a transaction that was rolled back it has come to life again.
-            self._records.bury(ended)
-            self._records.emit(signals.user_changed, left=left)
+            self._end_again()
 
         return go_back
+
+    def _end_again(self) -> None:
+        """End what has come to life again in a transaction that was rolled back."""
+        if self._ended is not None and self._ended.in_block:
+            with joining():
+                self._records.bury(self._ended.entry)
+            self._records.emit(signals.user_changed, left=self._ended.left)
 
     # What the unit asks
 
@@ -352,8 +366,10 @@ class Session(SessionMapping):
     def discard(self) -> None:
         """Forget what was not settled."""
         if self.touched:
-            self._stand(self._kept)
+            has_ended = self._stand(self._kept)
             self._reset()
+            if has_ended:
+                self._end_again()
 
     def close(self) -> None:
         """Refuse further changes."""

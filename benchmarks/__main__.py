@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.services import Missing, Redis, Valkey
 
 from . import (
+    atomic,
     browser,
     cache,
     cache_memory,
@@ -47,7 +48,7 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "sql", "cache", "browser")
+_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "sql", "atomic", "cache", "browser")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
@@ -114,6 +115,8 @@ def _run(name: str, extent: Extent) -> Part:
             part += client.run(rounds=extent.codec_rounds, tick=_tick)
         elif name == "sql":
             part = sql_store.run(place.folder, rounds=extent.codec_rounds, tick=_tick)
+        elif name == "atomic":
+            part = atomic.run(place.folder, rounds=extent.codec_rounds, tick=_tick)
         elif name == "cache":
             part = _run_cache(place, extent)
         else:

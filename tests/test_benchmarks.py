@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from benchmarks import (
+    atomic,
     browser,
     cache,
     cache_memory,
@@ -159,6 +160,13 @@ def test_sessions_part(place_with_servers: Place) -> None:
     assert [row[0] for row in part.tables[0].rows] == installed
     assert [gate.what for gate in part.gates if not gate.unit and not gate.passed] == []
     assert {gate.code for gate in part.gates} >= {"S1", "S4", "S5", "S6"}
+
+
+def test_atomic_part(tmp_path: Path) -> None:
+    """A run of one round changes the row in each way, loses no change, and judges both forms of a block."""
+    part = atomic.run(tmp_path, rounds=1, tick=lambda: None)
+    assert [gate.code for gate in part.gates] == ["S10", "S10"]
+    assert len(part.tables[0].rows[0]) == 3
 
 
 def test_browser_part() -> None:

@@ -32,6 +32,7 @@ from . import (
     client,
     codec,
     cookies,
+    exact,
     gunicorn,
     sessions,
     sql_store,
@@ -48,7 +49,7 @@ _CHART: t.Final = _ROOT / "docs" / "_static" / "bench.svg"
 #: Up to this load, the machine has nothing else to do.
 _QUIET: t.Final = 0.5
 
-_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "sql", "atomic", "cache", "browser")
+_PARTS: t.Final = ("sessions", "cookies", "gunicorn", "store", "scale", "sql", "exact", "atomic", "cache", "browser")
 
 _LIBRARIES: t.Final = (
     *("Flask-Stateful", "Flask", "Werkzeug", "msgspec", "cryptography", "redis", "hiredis", "gunicorn"),
@@ -71,10 +72,11 @@ class Extent(t.NamedTuple):
     cache_writes: int
     crowd_values: int
     crowd_seconds: float
+    race_seconds: float
 
 
-_WHOLE: t.Final = Extent(120, 60, 9, 2, 6, 1_000_000, 80, (1_000, 100_000, 1_000_000), 500, 5, 2)
-_QUICK: t.Final = Extent(5, 5, 1, 1, 1, 20_000, 5, (1_000, 20_000), 20, 1, 1)
+_WHOLE: t.Final = Extent(120, 60, 9, 2, 6, 1_000_000, 80, (1_000, 100_000, 1_000_000), 500, 5, 2, 4)
+_QUICK: t.Final = Extent(5, 5, 1, 1, 1, 20_000, 5, (1_000, 20_000), 20, 1, 1, 1)
 
 
 def main() -> None:
@@ -117,6 +119,8 @@ def _run(name: str, extent: Extent) -> Part:
             part = sql_store.run(place.folder, rounds=extent.codec_rounds, tick=_tick)
         elif name == "atomic":
             part = atomic.run(place.folder, rounds=extent.codec_rounds, tick=_tick)
+        elif name == "exact":
+            part = exact.run(rounds=extent.codec_rounds, seconds=extent.race_seconds, tick=_tick)
         elif name == "cache":
             part = _run_cache(place, extent)
         else:

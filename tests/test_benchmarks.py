@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 import typing as t
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ from benchmarks import (
     chart,
     codec,
     cookies,
+    exact,
     gunicorn,
     sessions,
     sql_store,
@@ -331,3 +333,17 @@ def test_sql_store_is_compared_on_each_database(postgres: object, mariadb: objec
     assert [(gate.code, gate.limit, gate.what.partition(":")[0]) for gate in part.gates] == [
         ("S9", 1.3, name) for name in names
     ]
+
+
+def test_exact_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Following, hits and commits are measured, and a short race on SQLite has no stale read and no error."""
+    monkeypatch.setattr(exact, "LEVELS", {"SQLite": exact.LEVELS["SQLite"]})
+    monkeypatch.setattr(exact, "_databases", lambda stack: {"SQLite": sqlite_in(stack)})
+    part = exact.run(rounds=1, seconds=0.3, tick=lambda: None)
+    assert {gate.code for gate in part.gates} == {"D1", "D2", "D3", "D4", "D5", "D6"}
+    assert [gate.what for gate in part.gates if gate.code in ("D3", "D4", "D5") and not gate.passed] == []
+    assert [row[1] for row in part.tables[-1].rows] == ["exact", "delete after commit"]
+
+
+def sqlite_in(stack: contextlib.ExitStack) -> str:
+    return f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/hit.sqlite3"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from flask import render_template_string
 
 from flask_stateful import clock
 from flask_stateful.errors import EncodeError
@@ -89,6 +90,23 @@ def test_a_streamed_view_is_not_kept(shop: Shop) -> None:
     assert client.get("/notes").text == client.get("/notes").text == "notes:"
     shop.add()
     assert client.get("/notes").text == "notes:new"
+
+
+def test_a_fragment_follows_what_it_reads(shop: Shop) -> None:
+    """A fragment follows what is read while it is rendered, and nothing that the view has read before."""
+
+    @shop.app.get("/<name>")
+    def page(name: str) -> str:
+        cached = f'{{% cache "{name}", ttl=3600 %}}{{{{ texts()|join(",") }}}}{{% endcache %}}'
+        texts = shop._texts()
+        return render_template_string(cached, texts=shop._texts if name == "function" else lambda: texts)
+
+    client = shop.app.test_client()
+    for name in ("function", "list"):
+        assert client.get(f"/{name}").text == ""
+    shop.add("new")
+    assert client.get("/function").text == "new"
+    assert client.get("/list").text == ""
 
 
 def test_copy(make_site: MakeSite) -> None:

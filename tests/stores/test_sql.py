@@ -551,3 +551,14 @@ def test_a_broken_statement_is_noticed(engine: Engine, name: str, parts: list[st
             run = functools.partial(getattr(suite, rule), store)
             run(**{name: asked[name] for name in inspect.signature(run).parameters})
         store.close()
+
+
+def test_add_needs_no_count_of_rows_on_postgres(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy before 2.0.28 does not know how many rows an INSERT has written there."""
+    monkeypatch.setattr("sqlalchemy.CursorResult.rowcount", -1)
+    store = SQLStore.from_url(postgres.url, timeout=PATIENT)
+    store.create_table()
+    store.delete("added")
+    assert [store.add("added", value) for value in (b"1", b"2")] == [True, False]
+    assert store.get("added") == b"1"
+    store.close()

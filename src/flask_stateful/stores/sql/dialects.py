@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing as t
 
-from sqlalchemy import BigInteger, bindparam, case, func
+from sqlalchemy import BigInteger, bindparam, case, func, literal_column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ...errors import ConfigError
@@ -66,6 +66,12 @@ class PostgreSQL(_OnConflict):
 
     def __init__(self) -> None:
         super().__init__(postgresql.insert)
+        # SQLAlchemy before 2.0.28 does not keep the count of rows of an INSERT.
+        self.add = t.cast("t.Any", self.add).returning(literal_column("1"))
+
+    def added(self, result: CursorResult[t.Any]) -> bool:
+        """Tell by the row that comes back."""
+        return result.first() is not None
 
     def on_connect(self, timeout: float) -> list[str]:
         """Bound each statement; let each see the latest rows, and wait for a writer instead of failing."""

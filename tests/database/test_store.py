@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 import subprocess
 import sys
 import typing as t
@@ -457,3 +458,39 @@ def test_a_request_that_reads_a_row_asks_once(make_site: MakeSite) -> None:
     assert statements == []
     browser.get("/3")
     assert len(statements) == 1
+
+
+def test_reading_state_keeps_the_turn_of_a_request_that_writes(make_site: MakeSite) -> None:
+    """What a POST has read of tuned SQLite is not overtaken because it looks at its session before it writes."""
+    site = make_site("url", "sqlite", store="db")
+    site.app.testing = True
+    locked: list[bool] = []
+
+    @site.app.post("/")
+    def add() -> str:
+        note = site.state.database.session.scalars(sa.select(Note)).one()
+        session.get("seen")
+        locked.append(is_locked(engine_of(site)))
+        note.n += 1
+        site.state.database.session.commit()
+        session["seen"] = note.n
+        return str(note.n)
+
+    with site.app.app_context():
+        site.state.database.session.add(Note(id=1, n=0))
+        site.state.database.session.commit()
+    client = site.app.test_client()
+    assert [client.post("/").text for _ in range(2)] == ["1", "2"]
+    assert locked == [True, True]
+
+
+def is_locked(engine: sa.Engine) -> bool:
+    """Tell whether somebody has the right to write to an SQLite database."""
+    connection = sqlite3.connect(str(engine.url.database), timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        connection.close()
+    return False

@@ -35,4 +35,6 @@ def store_in(database: Database, app: Flask, timeout: float) -> SQLStore:
     def may_create() -> bool:
         return app.debug or app.testing
 
-    return SQLStore(engine, timeout=timeout, create_table=may_create, give_way=lambda: give_way(engine()))
+    return SQLStore(
+        engine, timeout=timeout, create_table=may_create, give_way=lambda writes: give_way(engine(), writes=writes)
+    )

@@ -75,13 +75,14 @@ def immediate() -> Generator[None]:
         _immediate.reset(token)
 
 
-def give_way(engine: Engine) -> Connection | None:
+def give_way(engine: Engine, *, writes: bool) -> Connection | None:
     """Let others write: a transaction of this thread that waits to write, and has not written yet, begins anew.
 
     A view that only reads while it answers a POST would keep our own connection from saving its session. Inside
     :func:`immediate` a transaction keeps its place, and what is written meanwhile has to be part of it.
 
-    :param engine: that of the database which is about to be written.
+    :param engine: that of the database which is about to be asked.
+    :param writes: whether it is about to be written; readers need no place.
     :return: the connection of a transaction that keeps its place.
     """
     for connection in here().connections():
@@ -92,7 +93,7 @@ def give_way(engine: Engine) -> Connection | None:
         if _immediate.get():
             if (waits or has_written) and connection.engine.pool is engine.pool:
                 return connection
-        elif waits and not has_written:
+        elif writes and waits and not has_written:
             del connection.info[_WAITS]
             cursor = connection.connection.cursor()
             cursor.execute("COMMIT")

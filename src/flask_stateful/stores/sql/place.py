@@ -54,15 +54,16 @@ class Place:
 
     :param make_engine: makes an engine of our own, at first use.
     :param may_create: tells whether a missing table is made.
-    :param give_way: called before each call on a connection of our own, so that none of the application's in the same
-        thread keeps it waiting in vain. It returns the one that cannot let others write, and which is used instead.
+    :param give_way: called before each call on a connection of our own, with whether it writes, so that none of the
+        application's in the same thread keeps it waiting in vain. It returns the one that cannot let others write, and
+        which is used instead.
     """
 
     def __init__(
         self,
         make_engine: t.Callable[[], Engine],
         may_create: t.Callable[[], bool],
-        give_way: t.Callable[[], Connection | None] = lambda: None,
+        give_way: t.Callable[[bool], Connection | None] = lambda writes: None,
     ) -> None:
         self._make_engine = make_engine
         self._may_create = may_create
@@ -98,14 +99,17 @@ class Place:
             _joined.reset(token)
 
     @contextlib.contextmanager
-    def connection(self) -> t.Generator[tuple[Connection, Database]]:
-        """Lend a connection for one statement."""
+    def connection(self, *, writes: bool = True) -> t.Generator[tuple[Connection, Database]]:
+        """Lend a connection for one statement.
+
+        :param writes: whether it waits for others that write.
+        """
         joined = self.joined
         with self._calling() as (engine, database):
             if joined is not None:
                 yield joined.connection, database
                 return
-            given = self._give_way()
+            given = self._give_way(writes or not self._has_tables)
             if not self._has_tables:
                 self._make_tables(given or engine)
             with contextlib.nullcontext(given) if given is not None else engine.connect() as connection:

@@ -59,8 +59,9 @@ class SQLStore(Store):
     :param timeout: seconds that a call may take; ``None`` leaves that to the server, and to SQLite's five seconds.
     :param create_table: tells whether to create the table where it is missing. Else that is an error, which names
         ``flask state db create``.
-    :param give_way: called before each call on a connection of our own, so that a transaction of the application's in
-        the same thread can let it write. It returns the connection of one that cannot, and which is used instead.
+    :param give_way: called before each call on a connection of our own, with whether it writes, so that a transaction
+        of the application's in the same thread can let it. It returns the connection of one that cannot, and which is
+        used instead.
     """
 
     abilities = frozenset({"touch", "incr", "many", "scan", "purge_expired"})
@@ -73,7 +74,7 @@ class SQLStore(Store):
         *,
         timeout: float | None = 0.25,
         create_table: t.Callable[[], bool] = lambda: False,
-        give_way: t.Callable[[], Connection | None] = lambda: None,
+        give_way: t.Callable[[bool], Connection | None] = lambda writes: None,
     ) -> None:
         if not isinstance(engine, Engine) and not callable(engine):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError("SQLStore takes an Engine, or a function that returns one; for a URL write open_store(url)")
@@ -254,8 +255,8 @@ class SQLStore(Store):
     # Executing
 
     @contextlib.contextmanager
-    def _connection(self) -> t.Generator[tuple[Connection, Database]]:
-        with failures, self._place.connection() as lent:
+    def _connection(self, *, writes: bool = True) -> t.Generator[tuple[Connection, Database]]:
+        with failures, self._place.connection(writes=writes) as lent:
             yield lent
 
     def _rows(
@@ -265,7 +266,7 @@ class SQLStore(Store):
         joined = self._place.joined
         if joined is not None and not joined.lost.isdisjoint(keys):
             statement = statement.with_for_update()
-        with self._connection() as (connection, _):
+        with self._connection(writes=False) as (connection, _):
             return connection.execute(statement, parameters, execution_options=_OPTIONS).all()
 
     def _changed(self, statement: Executable, parameters: Parameters) -> int:

@@ -24,6 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
 NOTE = Note.__table__
 
+#: In which a transaction sees one state of the database.
+LEVELS = {"sqlite": "SERIALIZABLE", "postgres": "REPEATABLE READ"}
+
 WRITES: dict[str, Callable[[sa.Connection], object]] = {
     "core": lambda connection: connection.execute(sa.insert(Note).values(text="new")),
     "many": lambda connection: connection.execute(sa.insert(Note), [{"text": "new"}, {"text": "two"}]),
@@ -262,6 +265,20 @@ def test_own_commit_renews_the_check(shops: Shop) -> None:
         shops.database.session.add(Note(text="mine"))
         shops.database.session.commit()
         assert shops.texts() == ["mine"]
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgres"])
+def test_a_commit_in_an_inner_context_is_seen_there(make_site: MakeSite, server: str) -> None:
+    """What an outer application context has open, in a snapshot from before, tells an inner one nothing."""
+    shop = Shop(make_site("sessionmaker", server))
+    shop.database.tune_sqlite(shop.engine)
+    with shop.app.app_context():
+        shop.database.session.connection(execution_options={"isolation_level": LEVELS[server]})
+        assert shop.texts() == []
+        with shop.app.app_context():
+            shop.database.session.add(Note(text="mine"))
+            shop.database.session.commit()
+            assert shop.texts() == ["mine"]
 
 
 def test_one_check_serves_a_request(shops: Shop) -> None:

@@ -132,7 +132,10 @@ class Checks:
         That is the one the caller is in a transaction on, since what it reads next comes from there; otherwise one
         for this moment.
         """
-        connection = next(iter(open_connections(tracker)), None)
+        session = self.database.adapter.scope()
+        # What is open beside a session that has no transaction is not its own: an outer application context's, say.
+        is_idle = session is not None and not session.in_transaction()
+        connection = None if is_idle else next(iter(open_connections(tracker)), None)
         if connection is not None:
             yield connection.connection.dbapi_connection, _is_serializable(connection)
             return

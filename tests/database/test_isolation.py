@@ -162,9 +162,10 @@ def test_transactions_in_each_other_are_told_apart(make_site: MakeSite, server: 
     assert site.count() == 0
 
 
-def test_blocks_in_each_other(make_site: MakeSite) -> None:
+@pytest.mark.parametrize(("kind", "server"), [("sessionmaker", "postgres"), ("url", "sqlite"), ("engine", "sqlite")])
+def test_blocks_in_each_other(make_site: MakeSite, kind: str, server: str) -> None:
     """A block inside of a block undoes its own part, and the outer one the rest."""
-    site = make_site("sessionmaker", "postgres")
+    site = make_site(kind, server)
     with site.app.app_context(), site.state.test_isolation():
         add(site, text="outer")
         site.state.database.session.close()

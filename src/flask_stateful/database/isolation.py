@@ -75,7 +75,7 @@ class IsolatedEngine:
         vars(dialect).update({name: _nothing for name in _SETTERS if hasattr(dialect, name)})
         event.listen(self._engine, "begin", self._note_autocommit)
         if dialect.name == "sqlite":
-            event.listen(self._engine, "before_cursor_execute", _leave_out_begin, retval=True)
+            event.listen(self._engine, "before_cursor_execute", self._leave_out_begin, retval=True)
 
     def close(self) -> None:
         """Roll back, and let the engine connect as before.
@@ -84,7 +84,7 @@ class IsolatedEngine:
         """
         event.remove(self._engine, "begin", self._note_autocommit)
         if self._engine.dialect.name == "sqlite":
-            event.remove(self._engine, "before_cursor_execute", _leave_out_begin)
+            event.remove(self._engine, "before_cursor_execute", self._leave_out_begin)
         names = {"do_begin", "do_commit", "do_rollback", "do_close", "do_terminate", *_SETTERS}
         for name in names & vars(self._engine.dialect).keys():
             del vars(self._engine.dialect)[name]
@@ -103,6 +103,12 @@ class IsolatedEngine:
     def _note_autocommit(self, connection: Connection) -> None:
         if autocommits(connection):
             self._keeping.append(connection.connection)
+
+    def _leave_out_begin(
+        self, _connection: Connection, _cursor: t.Any, statement: str, parameters: t.Any, *_: t.Any
+    ) -> tuple[str, t.Any]:
+        """Let an application that follows SQLAlchemy's manual for SQLite begin: there is a savepoint for that."""
+        return ("SELECT 1" if statement.lstrip().upper().startswith("BEGIN") else statement), parameters
 
     def _begin(self, owner: t.Any) -> None:
         point = _Point(owner, f"stateful_{next(_numbers)}")
@@ -170,10 +176,3 @@ def _run(owner: t.Any, statement: str) -> None:
 
 def _nothing(*_: t.Any, **__: t.Any) -> None:
     """Do nothing."""
-
-
-def _leave_out_begin(
-    _connection: Connection, _cursor: t.Any, statement: str, parameters: t.Any, *_: t.Any
-) -> tuple[str, t.Any]:
-    """Let an application that follows SQLAlchemy's manual for SQLite begin: there is a savepoint for that."""
-    return ("SELECT 1" if statement.lstrip().upper().startswith("BEGIN") else statement), parameters

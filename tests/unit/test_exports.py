@@ -96,10 +96,13 @@ def test_extension_has_its_names() -> None:
     """``state.`` offers what is built, and nothing else."""
     state = flask_stateful.Stateful()
     assert public(flask_stateful.Stateful) == {
+        "atomic",
         "browser_status",
+        "external",
         "init_app",
         "inventory",
         "known",
+        "on_commit",
         "reset",
         "row",
         "test_isolation",

@@ -693,3 +693,32 @@ def test_an_error_in_the_function_keeps_nothing(shop: Shop) -> None:
             fails()
         assert fails() == fails() == 1
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("depends_on", ["note", Note, 5])
+def test_depends_on_is_a_list(shop: Shop, depends_on: t.Any) -> None:
+    """A name alone is not taken for the tables that its letters name, of which none ever changes."""
+    for decorator in (shop.state.cache.memoize, shop.state.cache.view):
+        with pytest.raises(TypeError, match=r"depends_on=\[Post\]"):
+            decorator(depends_on=depends_on)
+
+
+def test_what_is_mapped_wrongly_is_refused_and_forgotten(shop: Shop) -> None:
+    """A view or trigger of nothing that we know is an error at once, and never again."""
+    database = shop.database
+    for view, reads in (("v", "note"), ("v", Note), ("v", [5]), (5, [Note])):
+        with pytest.raises(TypeError):
+            database.map_view(t.cast("t.Any", view), reads=t.cast("t.Any", reads))
+    for table, writes in ((Note, "note"), (5, ["note"]), (Note, [None])):
+        with pytest.raises(TypeError):
+            database.map_trigger(table, writes=t.cast("t.Any", writes))
+    database.map_view("v", reads=[Note])
+    with shop.app.app_context():
+        assert database.engines()
+
+
+@pytest.mark.parametrize("engine", [None, "sqlite://"])
+def test_only_engines_are_tuned(shop: Shop, engine: t.Any) -> None:
+    """What is no engine is told what to write."""
+    with pytest.raises(TypeError, match="tune_sqlite"):
+        shop.database.tune_sqlite(engine)

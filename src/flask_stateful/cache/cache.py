@@ -19,6 +19,7 @@ from .runtime import (
     Default,
     Runtime,
     require_consistency,
+    require_tables,
     require_tag,
     require_vary,
     unwrap,
@@ -172,7 +173,7 @@ class Cache:
         :param consistency: ``"exact"`` never serves a result after a commit to a table that it was made from, which is
             so by itself with ``db=``; ``"ttl"`` serves it until its ttl is over.
         """
-        named = None if depends_on is None else tuple(depends_on)
+        named = require_tables(depends_on)
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
             return cached_function(
@@ -238,7 +239,7 @@ class Cache:
             unless=unless,
             missing_ttl=ttl_seconds(missing_ttl),
             front=front,
-            depends_on=None if depends_on is None else tuple(depends_on),
+            depends_on=require_tables(depends_on),
             consistency=require_consistency(consistency),
         )
         return lambda view: cached_view(self, view, rules)

@@ -126,6 +126,19 @@ def require_consistency(consistency: Consistency | None) -> Consistency | None:
     return consistency
 
 
+def require_tables(depends_on: object) -> tuple[t.Any, ...] | None:
+    """Return what a value depends on; what the items are is looked at when the models are mapped.
+
+    :raises TypeError: if it is one thing, and no list.
+    """
+    if depends_on is None:
+        return None
+    if isinstance(depends_on, (str, type)) or not isinstance(depends_on, Iterable):
+        raise TypeError("depends_on= takes a list of models, tables and names; write depends_on=[Post]")
+    items = t.cast("t.Any", depends_on)
+    return tuple(items)
+
+
 def require_tag(tag: object) -> str:
     """Return a tag, or raise where it cannot be one.
 

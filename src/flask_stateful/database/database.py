@@ -103,11 +103,17 @@ class Database:
         nor ``OPTIONS``, so that nothing that was read is overtaken before it is written. For another database this
         does nothing.
 
+        :raises TypeError: if it is no engine.
         :raises ConfigError: if the engine commits each statement by itself.
         """
+        from sqlalchemy import Engine
+
         from .tuning import tune_sqlite
 
-        tune_sqlite(t.cast("Engine", getattr(engine, "sync_engine", engine)))
+        sync = getattr(engine, "sync_engine", engine)
+        if not isinstance(sync, Engine):
+            raise TypeError("tune_sqlite() takes an engine; write state.database.tune_sqlite(db.engine)")
+        tune_sqlite(sync)
 
     def tracker(self, name: str) -> Tracker:
         """Return what follows what is written through one of the current application's engines."""
@@ -131,16 +137,20 @@ class Database:
 
         :param view: its name, with its schema if that is not the default one.
         :param reads: models, tables, or names of tables.
+        :raises TypeError: if it is anything else.
         """
-        self._map(Mapping("views", view, tuple(reads)))
+        if not isinstance(view, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError('map_view() takes the name of a view; write map_view("recent_posts", reads=[Post])')
+        self._map(Mapping.of("views", view, reads, "reads"))
 
     def map_trigger(self, table: t.Any, writes: Iterable[t.Any]) -> None:
         """Say what a trigger writes when a table is written.
 
         :param table: a model, a table, or its name.
         :param writes: models, tables, or names of tables.
+        :raises TypeError: if it is anything else.
         """
-        self._map(Mapping("triggers", table, tuple(writes)))
+        self._map(Mapping.of("triggers", table, writes, "writes"))
 
     def _map(self, mapping: Mapping) -> None:
         """Let the engines know of a view or a trigger, those that are known and those to come."""

@@ -50,6 +50,22 @@ class Mapping(t.NamedTuple):
     what: t.Any
     to: tuple[t.Any, ...]
 
+    @classmethod
+    def of(cls, kind: t.Literal["views", "triggers"], what: t.Any, to: object, name: str) -> Mapping:
+        """Return one.
+
+        :param name: what the argument is called that ``to`` comes from.
+        :raises TypeError: if something is neither a model nor a table nor a name.
+        """
+        if isinstance(to, (str, type)) or not isinstance(to, Iterable):
+            raise TypeError(f"{name}= takes a list of models, tables and names; write {name}=[Post]")
+        items = t.cast("t.Any", to)
+        found = cls(kind, what, tuple(items))
+        for item in (what, *found.to):
+            if not isinstance(item, str):
+                list(_tables(item, whole=False))
+        return found
+
     def tell(self, statements: Statements) -> None:
         """Let an engine's statements be understood by it."""
         to = {tag for item in self.to for tag in _names(statements, item)}
@@ -103,8 +119,8 @@ def _tables(model: t.Any, *, whole: bool) -> Iterator[Table]:
     mapper: t.Any = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise TypeError(
-            f"depends_on= takes models, tables, names of tables and state.row(), not {type(model).__name__};"
-            ' write depends_on=[Post, "comment", state.row(User, "user_id")]'
+            f"a model, a table or the name of one is needed, not {type(model).__name__}; write"
+            ' depends_on=[Post, "comment", state.row(User, "user_id")]'
         )
     mappers: list[t.Any] = list(mapper.self_and_descendants) if whole else [mapper]
     for one in mappers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing as t
 from collections.abc import Callable, Iterable
 
@@ -151,7 +152,10 @@ class Stateful:
         in it. What it raises is logged: what was committed stands. A crash in between loses it.
 
         :param function: called without arguments, after those that were given before.
+        :raises TypeError: if it is none, or a coroutine function, which nobody would wait for.
         """
+        if inspect.iscoroutinefunction(function) or not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError("on_commit() takes a function that is called later; write state.on_commit(send_receipt)")
         database = current_wiring().database
         on_commit(function, database.adapter.scope() if database is not None else None)
 

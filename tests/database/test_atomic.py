@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import typing as t
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
 
+from flask_stateful import Stateful
 from flask_stateful.errors import StateConflict, StateError
 
 from .conftest import Entry, MakeSite, Note, Site
@@ -577,3 +578,42 @@ def test_callbacks_can_use_the_session(shop: Shop) -> None:
 
     assert shop.visit(view).status_code == 200
     assert counts == [1, 2]
+
+
+@pytest.mark.parametrize("options", [{"retry": -1}, {"retry": "3"}, {"retry": True}, {"retry": None}])
+def test_a_number_of_retries_that_is_none_is_refused(options: dict[str, t.Any]) -> None:
+    """What could not be compared when others come first is refused when the function is decorated."""
+    with pytest.raises(TypeError, match="retry=3"):
+        Stateful().atomic(**options)
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "autocommit", "", 3])
+def test_a_level_that_keeps_each_statement_is_refused(level: t.Any) -> None:
+    """With AUTOCOMMIT nothing could be rolled back, so it is no level of a block."""
+    with pytest.raises(ValueError, match="SERIALIZABLE"):
+        Stateful().atomic(isolation=level)
+
+
+def _generator() -> Iterator[str]:
+    yield ""
+
+
+async def _async_generator() -> AsyncIterator[str]:
+    yield ""
+
+
+@pytest.mark.parametrize("function", [_generator, _async_generator, Shop, 5])
+def test_what_runs_after_it_was_called_is_refused(function: t.Any) -> None:
+    """A generator's body would run outside of its block, and a class is no function."""
+    with pytest.raises(TypeError, match="atomic"):
+        Stateful().atomic()(function)
+
+
+async def _callback() -> None: ...
+
+
+@pytest.mark.parametrize("function", [None, 5, _callback])
+def test_a_callback_is_a_function(function: t.Any) -> None:
+    """What could not be called after the commit is refused before it."""
+    with pytest.raises(TypeError, match="on_commit"):
+        Stateful().on_commit(function)

@@ -199,6 +199,7 @@ class Atomic:
     def __init__(
         self, host: Callable[[], Host], *, retry: int = 0, isolation: str | None = None, keep: bool = True
     ) -> None:
+        _require(retry, isolation)
         self._host = host
         self._retry = retry
         self._isolation = isolation
@@ -242,7 +243,14 @@ class Atomic:
     # As a decorator
 
     def __call__(self, function: Callable[..., t.Any]) -> t.Any:
-        """Let a function be a block of its own each time it is called."""
+        """Let a function be a block of its own each time it is called.
+
+        :raises TypeError: if what it does is done after it has returned.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError("a generator runs after it was called; write `with state.atomic():` inside of it")
+        if inspect.isclass(function) or not callable(function):
+            raise TypeError("atomic() goes above a function; write @state.atomic() above `def view():`")
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -298,6 +306,18 @@ class Atomic:
             raise
         await _spawn(level.abort if is_failure(result) else level.finish)
         return result
+
+
+def _require(retry: object, isolation: object) -> None:
+    """Raise where a block could not be what it says.
+
+    :raises TypeError: if ``retry`` counts nothing.
+    :raises ValueError: if ``isolation`` is no level of a transaction.
+    """
+    if not isinstance(retry, int) or isinstance(retry, bool) or retry < 0:
+        raise TypeError("retry= is how often a function may be run again; write atomic(retry=3)")
+    if isolation is not None and (not isinstance(isolation, str) or isolation.upper() in ("", "AUTOCOMMIT")):
+        raise ValueError('isolation= is the level of a transaction; write atomic(isolation="SERIALIZABLE")')
 
 
 class Runs:

@@ -159,7 +159,7 @@ class Transaction:
             )
         if self._block.broken is not None:
             raise StateConflict("another transaction came first, and the view went on without") from self._block.broken
-        if has_failed(self._connect()):
+        if self._engine.dialect.name == "postgresql" and has_failed(self._connect()):
             raise StateError(
                 "a statement has failed, and PostgreSQL rolls back all of the transaction; write"
                 " `with db.session.begin_nested():` around what may fail"

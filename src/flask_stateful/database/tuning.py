@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+import weakref
 from collections.abc import Generator
 from contextvars import ContextVar
 
@@ -40,6 +41,9 @@ _TUNED: t.Final = "flask_stateful.tuned"
 #: Where a connection is marked whose transaction lets no other write.
 _WAITS: t.Final = "flask_stateful.waits"
 
+#: Engines that are known to be tuned; to ask SQLAlchemy each time takes longer.
+_known: t.Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
 _immediate: ContextVar[bool] = ContextVar("flask_stateful.immediate", default=False)
 
 
@@ -62,7 +66,12 @@ def tune_sqlite(engine: Engine) -> None:
 
 def is_tuned(engine: Engine) -> bool:
     """Tell whether nothing is left to tune."""
-    return engine.dialect.name != "sqlite" or event.contains(engine, "begin", _on_begin)
+    if engine.dialect.name != "sqlite" or engine in _known:
+        return True
+    if not event.contains(engine, "begin", _on_begin):
+        return False
+    _known.add(engine)
+    return True
 
 
 @contextlib.contextmanager

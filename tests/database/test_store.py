@@ -494,3 +494,37 @@ def is_locked(engine: sa.Engine) -> bool:
     finally:
         connection.close()
     return False
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgres", "mariadb"])
+def test_a_request_without_state_runs_no_statement_of_ours(make_site: MakeSite, server: str) -> None:
+    """With everything in the database, a request that only reads rows executes what it says and nothing else."""
+    site = make_site("sessionmaker", server, store="db")
+    site.app.testing = True
+    add_counter(site)
+
+    @site.app.get("/plain")
+    def plain() -> str:
+        return "plain"
+
+    @site.app.get("/rows")
+    def rows() -> str:
+        return str(len(site.state.database.session.scalars(sa.select(Note)).all()))
+
+    client = site.app.test_client()
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    with client:
+        client.get("/")
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            answers = [client.get(path).text for path in ("/plain", "/rows")]
+            assert [statement.partition(" ")[0] for statement in statements] == ["SELECT"]
+            client.get("/")
+            assert len(statements) > 1
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert answers == ["plain", "0"]

@@ -12,7 +12,7 @@ from .tuning import give_way
 
 if t.TYPE_CHECKING:
     from flask import Flask
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from .database import Database
 

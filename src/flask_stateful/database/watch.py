@@ -28,9 +28,8 @@ def watch(engine: Engine, *, bind: str) -> None:
     event.listen(engine, "reset", _on_reset)
     event.listen(engine, "handle_error", _on_error)
 
-    def before(
-        connection: Connection, cursor: object, text: str, parameters: object, context: t.Any, many: bool
-    ) -> None:
+    def before(connection: Connection, *executed: t.Any) -> None:
+        _cursor, text, _parameters, context, _many = executed
         if not _is_write(text, context):
             return
         connection.info[_WROTE] = True

@@ -483,8 +483,13 @@ def test_opened_by_address_it_is_guarded() -> None:
     """A database of the store's own is remote; the application's is not guarded, since nothing works without it."""
     own, given = open_store("postgresql://host/name"), SQLStore(lambda: pytest.fail("is not looked for"))
     assert (own.remote, given.remote) == (True, False)
-    assert own.shared
-    assert given.shared
+
+
+@pytest.mark.parametrize(("url", "shared"), [("sqlite://", False), ("postgresql+psycopg://host/name", True)])
+def test_other_machines_share_a_server(url: str, shared: bool) -> None:
+    """A file of SQLite belongs to one machine, which can keep its key in a file; servers need one that is shared."""
+    assert SQLStore(create_engine(url)).shared == shared
+    assert open_store("postgresql://host/name").shared
 
 
 def test_other_databases_are_refused() -> None:

@@ -201,7 +201,7 @@ def test_the_extension_may_come_later(tmp_path: Path, extension: t.Any) -> None:
     app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", SQLALCHEMY_ENGINES={"default": "sqlite://"})
     db = extension()
     state = Stateful(app, db=db, store="memory://")
-    with app.app_context(), pytest.raises(RuntimeError):
+    with app.app_context(), pytest.raises(ConfigError, match=r"call db\.init_app\(app\)"):
         state.database.engines()
     db.init_app(app)
     with app.app_context():

@@ -185,7 +185,10 @@ class Database:
         adapter = self.adapter
         with self._lock:
             if app not in self._engines:
-                self._engines[app] = engines = adapter.engines()
+                try:
+                    self._engines[app] = engines = adapter.engines()
+                except RuntimeError as error:
+                    raise ConfigError("db= does not know this application; call db.init_app(app)") from error
                 for engine in engines.values():
                     statements = self._track(engine).statements
                     for mapping in self._mappings:

@@ -15,7 +15,9 @@ import typing as t
 from collections.abc import Generator, Iterable, Mapping
 
 from sqlalchemy import inspect
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from .. import clock
 from ..stores.sql.tables import VERSIONS
@@ -58,18 +60,15 @@ _EXISTS: t.Final = {
     "mysql": "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'state_version'",
 }
 
-_CREATE_ON_SQLITE: t.Final = (
-    "CREATE TABLE IF NOT EXISTS state_version"
-    " (id INTEGER NOT NULL PRIMARY KEY, tag VARCHAR(255) NOT NULL, n BIGINT NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS state_version_tag ON state_version (tag, n)",
-)
+_DEFINITIONS: t.Final[list[CreateTable | CreateIndex]] = [
+    CreateTable(VERSIONS, if_not_exists=True),
+    *(CreateIndex(index, if_not_exists=True) for index in VERSIONS.indexes),
+]
+_CREATE_ON_SQLITE: t.Final = [str(each.compile(dialect=sqlite.dialect())) for each in _DEFINITIONS]
 
 
 class Versions:
-    """The version rows of one engine's database.
-
-    :param changed: called with how many rows were appended, so that somebody compacts them in time.
-    """
+    """The version rows of one engine's database."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -11,6 +11,10 @@ if t.TYPE_CHECKING:
     from .unit import Unit
 
 
+#: The methods of requests that only read, :rfc:`9110#section-9.2.1`.
+SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
 class Block:
     """What ``with state.atomic():`` is about, from its outermost beginning to its end.
 

@@ -128,6 +128,10 @@ def remember(members: Callable[[], t.Iterable[Member]]) -> Callable[[], None]:
     return go_back
 
 
+def stay() -> None:
+    """Go back to nothing, where a participant is closed."""
+
+
 class Unit:
     """What one request has touched."""
 

@@ -12,7 +12,7 @@ from ..declared.fields import Field
 from ..declared.model import Model
 from ..errors import CookieTooLarge, StateClosed, StoreError
 from ..seldom import log_seldom
-from ..unit import WRITTEN, Step
+from ..unit import WRITTEN, Step, stay
 from . import registers
 from .answer import Answer
 from .carriers import Carriers
@@ -385,8 +385,4 @@ class Visit:
         """Refuse further changes."""
         self.closed = True
         # These know the visit; without this, it would stay in memory until the garbage collector runs.
-        self.values, self.shelves, self._go_back = {}, {}, _stay
-
-
-def _stay() -> None:
-    """Go back to nothing."""
+        self.values, self.shelves, self._go_back = {}, {}, stay

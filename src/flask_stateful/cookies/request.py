@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .. import clock
 from ..errors import DecodeError, StateClosed
 from ..serialization import MISSING
-from ..unit import WRITTEN, Step
+from ..unit import WRITTEN, Step, stay
 from . import header
 from .options import MAX_OCTETS, Identity, Options, is_name
 from .outgoing import CookieService, Kind, Outgoing, Written, options_of
@@ -210,7 +210,7 @@ class RequestCookies:
         """Refuse further writes."""
         self._closed = True
         # These know us; the garbage collector need not find that out.
-        self._unit, self._go_back = None, _stay
+        self._unit, self._go_back = None, stay
 
     def _release_spill_before(self, written: Written) -> None:
         """Let go of the value that the cookie written over had in the store."""
@@ -229,10 +229,6 @@ def _reference(codec: Codec, opened: Opened) -> bytes | None:
     if opened.payload is None or not opened.payload.spilled:
         return None
     return t.cast("bytes", codec.decode(opened.body))
-
-
-def _stay() -> None:
-    """Go back to nothing."""
 
 
 def _is_over(opened: Opened) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from flask import has_request_context, request
 from sqlalchemy import Table, inspect
 
+from .levels import level_of
 from .tracker import Here, Tracker, here, transaction_of
 
 if t.TYPE_CHECKING:
@@ -183,8 +184,5 @@ def tags_of(models: Iterable[t.Any], tracker: Tracker) -> set[str]:
 
 
 def _is_serializable(connection: Connection) -> bool:
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        dialect: t.Any = connection.dialect
-        level = getattr(dialect, "_on_connect_isolation_level", None) or dialect.default_isolation_level
+    level = level_of(connection) or connection.dialect.default_isolation_level
     return level == "SERIALIZABLE" and connection.dialect.name != "sqlite"

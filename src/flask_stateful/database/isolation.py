@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from ..errors import ConfigError, StateError
-from .tuning import autocommits
+from .levels import autocommits
 
 _PAST_US: t.Final = (
     "something has committed inside test_isolation() past SQLAlchemy, so that rows were kept: a DDL statement on MySQL"

@@ -12,7 +12,7 @@ import logging
 import typing as t
 from collections.abc import Callable, Generator, Iterable, Mapping
 
-from .checks import Checks, open_connections, tags_of
+from .checks import Checks, Verdict, Versions, open_connections, tags_of
 from .dependencies import Tags, resolve
 from .tags import EVERYTHING
 from .tracker import Tracker, reader, track, transaction_of
@@ -22,9 +22,6 @@ if t.TYPE_CHECKING:
 
     from .database import Database
     from .statements import Statement
-
-Versions: t.TypeAlias = Mapping[str, Mapping[str, int]]
-Verdict: t.TypeAlias = t.Literal["current", "changed", "changing"]
 
 logger = logging.getLogger("flask_stateful")
 

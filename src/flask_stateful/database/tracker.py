@@ -21,6 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from .. import clock
 from ..stores.sql.tables import VERSIONS
+from .levels import autocommits
 from .statements import Statement, Statements
 from .versions import Versions
 
@@ -128,11 +129,11 @@ class Tracker:
             event.listen(engine, "checkout", self._checkout)
 
     def _begin(self, connection: Connection) -> None:
-        autocommits = _is_autocommit(connection)
-        if autocommits and not self._commits_itself:
+        is_autocommit = autocommits(connection)
+        if is_autocommit and not self._commits_itself:
             # On the connection, not the engine: other threads are going through the engine's list at the moment.
             event.listen(connection, "after_cursor_execute", self._after)
-        connection.info[_KEY] = Transaction(self, autocommits=autocommits)
+        connection.info[_KEY] = Transaction(self, autocommits=is_autocommit)
         here().began(connection)
 
     def _before(self, connection: Connection, *executed: t.Any) -> tuple[str, t.Any]:
@@ -251,13 +252,6 @@ def _is_open(connection: Connection | None) -> bool:
     return (
         connection is not None and not connection.closed and not connection.invalidated and connection.in_transaction()
     )
-
-
-def _is_autocommit(connection: Connection) -> bool:
-    level = connection.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    return level == "AUTOCOMMIT"
 
 
 _trackers: weakref.WeakKeyDictionary[Engine, Tracker] = weakref.WeakKeyDictionary()

@@ -19,7 +19,9 @@ from contextvars import ContextVar
 from flask import has_request_context, request
 from sqlalchemy import Connection, Engine, event
 
+from ..blocks import SAFE
 from ..errors import ConfigError
+from .levels import autocommits
 from .tracker import here, transaction_of
 
 #: Milliseconds that a writer waits for another.
@@ -31,9 +33,6 @@ _PRAGMAS: t.Final = (
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
 )
-
-#: The requests that only read, :rfc:`9110#section-9.2.1`.
-_SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 #: Where a connection is marked as tuned, in what SQLAlchemy keeps for as long as the driver's connection lives.
 _TUNED: t.Final = "flask_stateful.tuned"
@@ -132,13 +131,5 @@ def _on_begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info[_WAITS] else "BEGIN")
 
 
-def autocommits(bind: Engine | Connection) -> bool:
-    """Tell whether each statement is committed by itself."""
-    # That of create_engine(isolation_level=) has no public name, and to ask the connection costs a statement.
-    by_default = t.cast("t.Any", bind.dialect)._on_connect_isolation_level
-    level: str | None = bind.get_execution_options().get("isolation_level", by_default)
-    return level == "AUTOCOMMIT"
-
-
 def _will_write() -> bool:
-    return _immediate.get() or (has_request_context() and request.method not in _SAFE)
+    return _immediate.get() or (has_request_context() and request.method not in SAFE)

@@ -10,6 +10,7 @@ from flask import current_app, has_request_context, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import signals
+from ..blocks import SAFE
 from ..browser.owner import user_changed
 from ..browser.pages import BrowserPages
 from ..browser.place import visit_of
@@ -31,9 +32,6 @@ if t.TYPE_CHECKING:
     from ..stores.sql import SQLStore
 
 logger = logging.getLogger("flask_stateful")
-
-#: The methods of requests that only read, :rfc:`9110#section-9.2.1`.
-SAFE: t.Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 #: Returns the current application itself: to go through the proxy takes longer than a hit in the cache.
 _current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object

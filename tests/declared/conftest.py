@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 from flask import Flask
 
 from flask_stateful import Stateful
 from flask_stateful.stores.memory import MemoryStore
-from flask_stateful.stores.sql.tables import VALUES, create_tables
+from tests.databases import emptied
 
 MakeApp: t.TypeAlias = Callable[..., Flask]
 
@@ -59,10 +58,4 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A store, or a database of the application's, that several processes share."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'state.sqlite3'}"
-    url: str = request.getfixturevalue(request.param).url
-    engine = sqlalchemy.create_engine(url)
-    create_tables(engine, [VALUES])
-    with engine.begin() as connection:
-        connection.execute(VALUES.delete())
-    engine.dispose()
-    return url
+    return emptied(request.getfixturevalue(request.param).url)

@@ -18,15 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 from flask import Flask
 
 from flask_stateful import Stateful
 from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
-from flask_stateful.stores.sql.tables import VALUES, create_tables
 from flask_stateful.testing import FakeClock
+from tests.databases import emptied
 from tests.services import Launch, MariaDB, Memcached, Postgres, Redis, launched
 from tests.stores.memcached_listing import ListedMemcached
 
@@ -49,20 +48,10 @@ def _shared_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> st
         memcached.flush()
         return memcached.url
     if kind in ("postgres", "mariadb"):
-        return _emptied(t.cast("Postgres | MariaDB", request.getfixturevalue(kind)).url)
+        return emptied(t.cast("Postgres | MariaDB", request.getfixturevalue(kind)).url)
     server: Redis = request.getfixturevalue("redis_server")
     server.ask(f"SELECT {_REDIS_DATABASE}\r\nFLUSHDB")
     return f"{server.url.removesuffix('0')}{_REDIS_DATABASE}"
-
-
-def _emptied(url: str) -> str:
-    """Return the URL of a database in which our table is empty."""
-    engine = sqlalchemy.create_engine(url)
-    create_tables(engine, [VALUES])
-    with engine.begin() as connection:
-        connection.execute(VALUES.delete())
-    engine.dispose()
-    return url
 
 
 @pytest.fixture(scope="session")

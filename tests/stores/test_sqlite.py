@@ -208,6 +208,32 @@ class TestMaking:
         names = ["state.sqlite3", "state.sqlite3-lock", "state.sqlite3-shm", "state.sqlite3-wal"]
         assert modes == dict.fromkeys(names, "0o600")
 
+    @pytest.fixture
+    def without_log(self, path: Path, make: t.Callable[..., SQLiteStore]) -> t.Iterator[sqlite3.Connection]:
+        """Return a connection that writes to a file of ours which has no log yet, as between two steps of making it."""
+        first = make()
+        first.set("key", b"x")
+        first.close()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("PRAGMA journal_mode = delete")
+            other.execute("BEGIN IMMEDIATE")
+            yield other
+
+    def test_log_waits_for_others(
+        self, make: t.Callable[..., SQLiteStore], without_log: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file whose log is to be switched on while another process writes is waited for, which SQLite does not."""
+        monkeypatch.setattr(clock, "wait", lambda seconds: without_log.execute("COMMIT"))
+        store = make()
+        assert store.get("key") == b"x"
+
+    def test_log_waits_no_longer_than_the_timeout(
+        self, make: t.Callable[..., SQLiteStore], without_log: sqlite3.Connection
+    ) -> None:
+        """Where the other one never ends, the call fails with what to do."""
+        with FakeClock(), pytest.raises(StoreUnavailable, match="locked by another program"):
+            make(timeout=0.1).get("key")
+
     def test_path_does_not_follow_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A relative path is meant from where the store was made."""
         monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ import pathlib
 import sqlite3
 import typing as t
 
+from ... import clock
 from ...errors import StoreError
 from .errors import store_error
 from .writer_lock import WriterLock, create_private
@@ -37,6 +38,9 @@ _SCHEMA = (
 
 #: The log is cut back to this when it starts over, so that a burst of writes does not keep the disk for ever.
 LOG_KEPT_BYTES = 32 * 1024 * 1024
+
+#: Seconds between two attempts at what SQLite does not wait for by itself.
+_PAUSE = 0.001
 
 _NETWORK_FILESYSTEMS = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"}
@@ -112,7 +116,7 @@ class DatabaseFile:
         try:
             if new:
                 _lay_out(connection)
-            connection.execute("PRAGMA journal_mode = wal")
+            self._keep_log(connection)
             connection.execute(f"PRAGMA synchronous = {self.durability}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT_BYTES}")
@@ -120,6 +124,19 @@ class DatabaseFile:
             connection.close()
             raise
         return connection
+
+    def _keep_log(self, connection: sqlite3.Connection) -> None:
+        """Have changes written ahead to a log. While another connection works, SQLite refuses this without a wait."""
+        deadline = clock.monotonic() + self.timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = wal")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clock.monotonic() >= deadline:
+                    raise
+                clock.wait(_PAUSE)
+            else:
+                return
 
     def _is_new(self) -> bool:
         """Tell whether the file is empty, and raise where it holds something that is not ours.

@@ -56,7 +56,7 @@ _INT_RANGE: t.Final = range(-(2**63), 2**64)
 
 #: How many lists, dicts and the like may lie inside each other. It keeps what can be written readable: without a limit
 #: of our own, reading could need a deeper stack than writing did.
-_MAX_DEPTH: t.Final = 64
+MAX_DEPTH: t.Final = 64
 _MICROSECOND: t.Final = timedelta(microseconds=1)
 
 #: ``type``, as type checkers should see it.
@@ -135,7 +135,7 @@ def _lower(value: t.Any, depth: int = 0) -> t.Any:
         return _LOWER[kind](value)
     if kind not in _LOWER_NESTED:
         raise TypeError
-    if depth == _MAX_DEPTH:
+    if depth == MAX_DEPTH:
         raise RecursionError
     return _LOWER_NESTED[kind](value, depth + 1)
 
@@ -253,7 +253,7 @@ def _raise_ext(code: int, payload: memoryview) -> t.Any:
 
 def _explain(value: t.Any, where: str) -> str:
     """Say which part of a value cannot be encoded, and what to write instead."""
-    too_deep = f"{where} contains itself, or is nested more than {_MAX_DEPTH} deep; store it in flatter parts"
+    too_deep = f"{where} contains itself, or is nested more than {MAX_DEPTH} deep; store it in flatter parts"
     try:
         refused = next(_refused(value, where), None)
     except RecursionError:

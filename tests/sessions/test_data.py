@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import dataclasses
+import enum
 import logging
 import os
 import typing as t
@@ -286,12 +289,64 @@ class Lazier:
         return "hello"
 
 
+class LazyHtml(Lazier):
+    def __html__(self) -> str:
+        return "<b>hello</b>"
+
+
+class Token(dict[str, t.Any]):
+    """What an OAuth library puts into the session."""
+
+
+class Role(str, enum.Enum):  # noqa: UP042 (whose str() is its name)
+    ADMIN = "admin"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Share(float):
+    def __float__(self) -> float:
+        return -1.0
+
+
+class Point(t.NamedTuple):
+    x: int
+    y: Level
+
+
+@dataclasses.dataclass
+class Address:
+    street: str
+    lines: list[Role]
+
+
+#: What is assigned, and what there is in the next request.
+PLAINER: dict[str, tuple[t.Any, t.Any]] = {
+    "lazy text": (Lazy("hello"), "hello"),
+    "lazy text that knows HTML": (LazyHtml(), Markup("<b>hello</b>")),
+    "OAuth token": (Token(access_token="a", scopes=["b"]), {"access_token": "a", "scopes": ["b"]}),
+    "defaultdict": (collections.defaultdict(list, {"a": [1]}), {"a": [1]}),
+    "OrderedDict": (collections.OrderedDict({Role.ADMIN: 1, Level.HIGH: 2}), {"admin": 1, 3: 2}),
+    "named tuple": (Point(1, Level.HIGH), (1, 3)),
+    "member of a text enumeration": (Role.ADMIN, "admin"),
+    "member of a number enumeration": (Level.HIGH, 3),
+    "kind of float": (Share(1.5), 1.5),
+    "dataclass": (Address("Main", [Role.ADMIN]), {"street": "Main", "lines": ["admin"]}),
+    "nested": ([{"a": (Token(b={True, 1.5}),)}], [{"a": ({"b": {True, 1.5}},)}]),
+}
+
+NEST: list[t.Any] = []
+NEST.append(NEST)
+
 UNSTORABLE: dict[str, t.Any] = {
     "object": object(),
     "class": Lazy,
     "function": test_ids.issued,
-    "lazy text": Lazy("hello"),
     "lazier text": Lazier(),
+    "class of markup": Markup,
+    "contains itself": NEST,
     "bytearray": bytearray(b"x"),
     "generator": (number for number in ()),
     "exception": ValueError("x"),
@@ -319,6 +374,25 @@ def test_h18_what_cannot_be_kept_is_refused_when_it_is_assigned(ada: Visitor, va
 
     assert ada.visit(view).status_code == 200
     assert ada.ask(lambda: dict(session)) == {"name": "Grace", "cart": [1]}
+
+
+@pytest.mark.parametrize(("value", "kept"), PLAINER.values(), ids=PLAINER)
+def test_h18_what_flask_keeps_as_something_plainer_is_kept_so(visitor: Visitor, value: t.Any, kept: t.Any) -> None:
+    """H18, W3: kinds of what can be kept become that, as with Flask's own session, on which extensions rely."""
+    visitor.visit(lambda: session.update(value=value))
+    assert exact(visitor.ask(lambda: (session["value"], session.modified))) == exact((kept, False))
+
+
+def test_h18_a_change_inside_such_a_value_is_kept(visitor: Visitor) -> None:
+    """H18: what is assigned is what the request goes on with, so that what it changes in it is saved too."""
+
+    def view() -> None:
+        session["token"] = token = Token(access_token="a")
+        token["access_token"] = "b"
+        assert session["token"] is token
+
+    visitor.visit(view)
+    assert visitor.ask(lambda: session["token"]) == {"access_token": "b"}
 
 
 @pytest.mark.parametrize("key", [1, None, b"name", ("a",), True, Lazy("name")], ids=lambda key: type(key).__name__)
@@ -358,14 +432,20 @@ def test_h19_flashed_markup_stays_markup(visitor: Visitor) -> None:
     assert exact(messages) == exact([("info", Markup("<b>bold</b>")), ("message", "<i>")])
 
 
-def test_h19_flashed_lazy_text_is_refused_at_once(ada: Visitor) -> None:
-    """H19: text that is not made yet is refused by flash() itself, with the conversion to write."""
+def test_h19_flashed_lazy_text_is_kept(visitor: Visitor) -> None:
+    """H19: text that is made when it is looked at is kept as it is in the request that flashes it."""
+    visitor.visit(lambda: (flash(t.cast("str", LazyHtml())), flash(Lazy("two"))))
+    assert exact(visitor.ask(get_flashed_messages)) == exact([Markup("<b>hello</b>"), "two"])
+
+
+def test_h19_flashed_text_that_cannot_be_kept_is_refused_at_once(ada: Visitor) -> None:
+    """H19: what Flask could not keep either is refused by flash() itself, with the conversion to write."""
 
     def view() -> None:
         with pytest.raises(
-            EncodeError, match=r"session\['_flashes'\]\[1\]\[1\] is of type .*; convert it with str"
+            EncodeError, match=r"session\['_flashes'\]\[1\]\[1\] is of type .*Lazier, which cannot be stored"
         ) as caught:
-            flash(Lazy("two"))
+            flash(t.cast("str", Lazier()))
         raise caught.value
 
     ada.visit(lambda: flash("one"))

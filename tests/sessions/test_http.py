@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import typing as t
@@ -197,6 +198,27 @@ def test_h31_streamed_template(visitor: Visitor) -> None:
     assert response.text == "Hello Ada, 0, 1, 2."
     assert response.headers["Vary"] == "Cookie"
     assert visitor.ask(lambda: session["name"]) == "Ada"
+
+
+def test_h31_flashed_messages_in_a_stream_are_shown_and_stay(ada: Visitor, caplog: pytest.LogCaptureFixture) -> None:
+    """H31: a page that is sent in parts shows flashed messages; that the next one shows them again is logged."""
+    ada.visit(lambda: flash("one"))
+    page = "{{ get_flashed_messages() | join }}"
+    with caplog.at_level(logging.WARNING, "flask_stateful"):
+        assert ada.visit(lambda: Response(stream_template_string(page))).text == "one"
+    assert "call get_flashed_messages() before the view returns" in caplog.text
+    assert ada.visit(lambda: Response(render_template_string(page))).text == "one"
+    assert ada.visit(lambda: Response(stream_template_string(page))).text == ""
+
+
+def test_flashed_messages_can_be_looked_at_after_the_request(ada: Visitor) -> None:
+    """A test that keeps the request's context sees what was flashed in it, as tests of extensions do."""
+    with ada.client:
+        ada.visit(lambda: flash("one"))
+        assert get_flashed_messages() == ["one"]
+        with pytest.raises(StateClosed):
+            session.pop("name")
+    assert ada.ask(get_flashed_messages) == ["one"]
 
 
 def test_h31_visitor_who_leaves_keeps_the_session(visitor: Visitor) -> None:

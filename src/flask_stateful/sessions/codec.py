@@ -6,8 +6,9 @@ import sys
 import typing as t
 from collections.abc import Callable
 
-from ..errors import ValueTooLarge
+from ..errors import EncodeError, ValueTooLarge
 from ..serialization import Raw, dumps, loads
+from .plain import plain
 
 if t.TYPE_CHECKING:
     from ..declared.fields import Field
@@ -27,7 +28,12 @@ class SessionCodec:
     def encode(self, key: str, value: t.Any) -> bytes:
         """Return the encoding of a value."""
         field = self.field(key)
-        return dumps(value, where=f"session[{key!r}]") if field is None else field.dumps(value)
+        if field is not None:
+            return field.dumps(value)
+        try:
+            return dumps(value, where=f"session[{key!r}]")
+        except EncodeError as error:
+            return _dumps_plain(value, error)
 
     def decode(self, key: str, raw: Raw) -> t.Any:
         """Return an encoded value."""
@@ -64,6 +70,14 @@ class SessionCodec:
         """Return the declared field that is kept under a key, if one is."""
         # Only a declared field's key has a dot that matters, so that other keys cost no more than looking for one.
         return self.field_of(key) if "." in key else None
+
+
+def _dumps_plain(value: t.Any, refusal: EncodeError) -> bytes:
+    """Encode what Flask's own session would take, or raise what was wrong with it as it stands."""
+    try:
+        return dumps(plain(value))
+    except (EncodeError, RecursionError):
+        raise refusal from None
 
 
 #: Of a session that could not be read, and so knows no application.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 import typing as t
 from collections.abc import Iterator, Mapping
 
@@ -11,9 +12,17 @@ from flask.sessions import SessionMixin
 from ..serialization import Raw, dumps
 from ..tracking import TrackedItems
 
+logger = logging.getLogger("flask_stateful")
+
+#: Where Flask keeps what was flashed; looking at the messages takes them out.
+FLASHED: t.Final = "_flashes"
+
 
 class SessionMapping(SessionMixin, abc.ABC):
     """Keys and values that are fetched when they are looked at and decoded one by one."""
+
+    #: Whether the response has been saved.
+    closed = False
 
     @abc.abstractmethod
     def _values(self, read: object = "*") -> dict[str, t.Any]:
@@ -69,7 +78,14 @@ class SessionMapping(SessionMixin, abc.ABC):
         items.assign(key, value)
 
     def __delitem__(self, key: str) -> None:
-        self._writable().delete(key)
+        if self.closed and key == FLASHED and key in self:
+            # A page that is sent in parts shows them all the same, and a test may look at them after its request.
+            logger.warning(
+                "flashed messages were looked at after the session had been saved, so that the next page shows them"
+                " again; call get_flashed_messages() before the view returns"
+            )
+        else:
+            self._writable().delete(key)
 
     def popitem(self) -> tuple[str, t.Any]:
         """Remove and return the newest key and its value, as a dict does."""

@@ -62,8 +62,6 @@ class Session(SessionMapping):
     accessed = False
     #: Whether this request has looked inside.
     touched = False
-    #: Whether the response has been saved.
-    closed = False
     #: Whether this request holds the session's lock.
     locked = False
 

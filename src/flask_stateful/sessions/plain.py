@@ -37,8 +37,8 @@ def plain(value: t.Any, depth: int = 0) -> t.Any:
     if isinstance(value, (type, bool)):
         return value
     if isinstance(value, dict):
-        parts: dict[t.Any, t.Any] = value
-        return {plain(key, depth + 1): plain(part, depth + 1) for key, part in parts.items()}
+        items = t.cast("t.Any", value).items()
+        return {plain(key, depth + 1): plain(part, depth + 1) for key, part in items}
     for kind in _COLLECTIONS:
         if isinstance(value, kind):
             return kind([plain(part, depth + 1) for part in value])

@@ -1,4 +1,4 @@
-"""The contract of stores, in the three databases, opened by a URL and beside an engine of the application's."""
+"""The contract of stores, in the three databases: opened by a URL, or beside an engine of the application's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy.pool import NullPool
 
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.sql import SQLStore
-from flask_stateful.stores.sql.tables import VALUES, create_tables
 from flask_stateful.testing import StoreConformance
 from tests import services
+from tests.databases import emptied
 from tests.services import MariaDB, Postgres
 
 #: Seconds; no test here is about being late.
@@ -29,12 +29,6 @@ class SQLConformance(StoreConformance):
     def database(self) -> None:
         """Set :attr:`url` to a database whose table is empty."""
         raise NotImplementedError
-
-    def empty(self) -> None:
-        engine = create_engine(self.url, poolclass=NullPool)
-        create_tables(engine, [VALUES])
-        with engine.begin() as connection:
-            connection.execute(VALUES.delete())
 
     def make_store(self, tmp_path: Path) -> Store:
         return SQLStore.from_url(self.url, timeout=PATIENT)
@@ -79,8 +73,7 @@ class TestPostgres(SQLConformance):
 
     @pytest.fixture(autouse=True)
     def database(self, postgres: Postgres) -> None:
-        self.url = postgres.url
-        self.empty()
+        self.url = emptied(postgres.url)
 
 
 class TestMariaDB(SQLConformance):
@@ -88,16 +81,11 @@ class TestMariaDB(SQLConformance):
 
     @pytest.fixture(autouse=True)
     def database(self, mariadb: MariaDB) -> None:
-        self.url = mariadb.url
-        self.empty()
+        self.url = emptied(mariadb.url)
 
 
 class TestPostgresEngine(GivenConformance, TestPostgres):
     """PostgreSQL, beside an engine."""
-
-
-class TestMariaDBEngine(GivenConformance, TestMariaDB):
-    """MariaDB, beside an engine."""
 
 
 class TestSQLiteEngine(GivenConformance):
@@ -109,7 +97,7 @@ class TestSQLiteEngine(GivenConformance):
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode = WAL"))
-        self.empty()
+        emptied(self.url)
 
     def make_unreachable(self, tmp_path: Path) -> None:
         return None

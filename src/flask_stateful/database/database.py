@@ -198,11 +198,13 @@ class Database:
 
 
 def _watch(engines: dict[str, Engine]) -> None:
-    """Let atomic blocks know what happens in these engines."""
+    """Let atomic blocks know what happens in these engines, and no other process use their connections."""
+    from .forks import keep_apart
     from .watch import watch
 
     for name, engine in engines.items():
         watch(engine, bind=name)
+        keep_apart(engine)
 
 
 def _adapt(db: object) -> Adapter:

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from flask_stateful import Stateful
 from flask_stateful.errors import StateConflict, StateError
+from flask_stateful.stores.sql import METADATA
 
 from .conftest import Entry, MakeSite, Note, Site
 
@@ -275,6 +276,57 @@ def test_what_cannot_be_undone_is_not_done_again(shop: Shop, fence: str) -> None
 
     assert shop.visit(outer, data=b"body", content_type="text/plain").status_code == 500
     assert len(attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts"),
+    [
+        ("CREATE TABLE other (id INTEGER)", 1),
+        ("INSERT INTO state_version (tag, n) VALUES ('x', 1)", 1),
+        ("WITH x (n) AS (SELECT 1) UPDATE note SET n = (SELECT n FROM x)", 1),
+        ("PRAGMA foreign_keys", 3),
+        ("WITH x (n) AS (SELECT 1) SELECT n FROM x", 3),
+    ],
+)
+def test_only_what_reads_may_come_before_a_retry(shop: Shop, text: str, attempts: int) -> None:
+    """T10: text that writes, our own tables and a new table count as uncommitted changes; what reads does not."""
+    METADATA.create_all(shop.site.db.kw["bind"])
+    counted: list[int] = []
+
+    @shop.state.atomic(retry=2)
+    def view() -> t.NoReturn:
+        counted.append(1)
+        raise StateConflict("always")
+
+    def outer() -> t.NoReturn:
+        shop.db.execute(sa.text(text))
+        view()
+
+    shop.visit(outer)
+    assert len(counted) == attempts
+
+
+def test_a_statement_meets_one_listener_of_ours(make_site: MakeSite) -> None:
+    """Following, blocks and the cache share one listener for each statement, on every bind."""
+    shop = Shop(make_site("sessionmaker", "sqlite", binds=True, store="db"))
+    with shop.app.app_context(), shop.state.atomic():
+        assert [
+            len(list(engine.dispatch.before_cursor_execute)) for engine in shop.state.database.engines().values()
+        ] == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["INSERT INTO entry (text) VALUES ('x')", "CREATE TABLE other (id INTEGER)"])
+def test_text_that_writes_to_a_second_bind_is_refused(make_site: MakeSite, text: str) -> None:
+    """T10: what is written to another database as text is refused as well; what is read there is not."""
+    shop = Shop(make_site("sessionmaker", "sqlite", binds=True))
+
+    def run(text: str) -> None:
+        with shop.app.app_context(), shop.state.atomic():
+            shop.db.execute(sa.text(text), bind_arguments={"mapper": Entry})
+
+    run("SELECT text FROM entry")
+    with pytest.raises(StateError, match="the bind 'AuditBase', which is not committed together"):
+        run(text)
 
 
 def test_a_write_to_a_second_bind_is_refused(make_site: MakeSite) -> None:

@@ -34,6 +34,11 @@ _HARMLESS: t.Final = _words("""
     DETACH REINDEX CLUSTER FLUSH XA
     """)
 
+#: With these, a statement changes nothing at all, unless it names a table that it writes.
+CHANGES_NOTHING: t.Final = _words("""
+    SELECT WITH VALUES TABLE SHOW EXPLAIN DESCRIBE DESC PRAGMA SET RESET BEGIN START ROLLBACK ABORT SAVEPOINT RELEASE
+    """)
+
 #: What MySQL and its kin commit by themselves.
 DEFINES: t.Final = _words("CREATE ALTER DROP RENAME TRUNCATE GRANT REVOKE LOCK ANALYZE OPTIMIZE LOAD")
 

@@ -15,7 +15,7 @@ import itertools
 import logging
 import typing as t
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import mapperlib
@@ -32,7 +32,7 @@ from sqlalchemy.sql.elements import (
 from sqlalchemy.sql.selectable import TableClause
 
 from ..stores.sql.tables import METADATA, VERSIONS
-from .sql_text import COMMITS, DEFINES, Name, read_text
+from .sql_text import CHANGES_NOTHING, COMMITS, DEFINES, Name, read_text
 from .tags import EVERYTHING, other_rows, row_key, row_tag, table_tag
 
 if t.TYPE_CHECKING:
@@ -69,11 +69,13 @@ class Rows(t.NamedTuple):
     #: The parameter of each column of the key, in their order.
     parameters: tuple[str, ...]
 
-    def written(self, parameters: Iterable[Mapping[str, t.Any]]) -> Collection[str]:
+    def written(self, parameters: Sequence[Mapping[str, t.Any]]) -> Collection[str]:
         """Return the tags of the rows, or that of all rows where they are many.
 
         :param parameters: one mapping for each execution.
         """
+        if len(parameters) == 1 and len(self.parameters) == 1 and self.parameters[0] in parameters[0]:
+            return (_tag_of_row(self.table, parameters[0][self.parameters[0]]),)
         tags = {tag for given in parameters for tag in self._tags(given)}
         return tags if len(tags) <= MOST_ROWS else (other_rows(self.table),)
 
@@ -100,6 +102,8 @@ class Statement(t.NamedTuple):
     defines: bool = False
     #: It takes the table of the versions away.
     forgets: bool = False
+    #: It may change something, also in our own tables, or of what the database consists of.
+    changes: bool = False
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -150,7 +154,7 @@ class Statements:
             return self._of(text, context)
         except Exception:
             logger.exception("a statement was not understood; it counts as one that writes every table")
-            return Statement(None, frozenset({EVERYTHING}))
+            return Statement(None, frozenset({EVERYTHING}), changes=True)
 
     def _of(self, text: str, context: t.Any) -> Statement:
         compiled = getattr(context, "compiled", None)
@@ -199,7 +203,7 @@ class Statements:
                 writes |= self._written(
                     node, tag_of, names_rows=rows is not None and any(node is root for root in roots)
                 )
-        found = Statement(self.seen(reads), _without_ours(writes), rows if writes else None)
+        found = Statement(self.seen(reads), _without_ours(writes), rows if writes else None, changes=bool(writes))
         has_text = any(isinstance(node, TextClause) for node in nodes)
         return _both(found, self._read(text)) if has_text else found
 
@@ -222,7 +226,8 @@ class Statements:
         commits, defines = found.verb in COMMITS, found.verb in DEFINES
         if found.writes is None:
             forgets = found.verb == "DROP" and VERSIONS.name in text.casefold()
-            return Statement(None, frozenset({EVERYTHING}), commits=commits, defines=defines, forgets=forgets)
+            everything = frozenset({EVERYTHING})
+            return Statement(None, everything, commits=commits, defines=defines, forgets=forgets, changes=True)
 
         writes = set[str]()
         for name in found.writes:
@@ -233,7 +238,8 @@ class Statements:
                 writes |= self._affected(tag, table, self.tag, deletes=deletes, always=always)
             writes |= self._mapped(tag)
         reads = None if found.reads is None else self.seen({self._name(name) for name in found.reads})
-        return Statement(reads, _without_ours(writes), commits=commits, defines=defines)
+        changes = bool(writes) or found.verb not in CHANGES_NOTHING
+        return Statement(reads, _without_ours(writes), commits=commits, defines=defines, changes=changes)
 
     def _name(self, name: Name) -> str:
         """Return the tag of a name; the database's default schema may be named or not."""
@@ -289,7 +295,9 @@ class Statements:
 
 def _both(one: Statement, other: Statement) -> Statement:
     reads = None if one.reads is None or other.reads is None else one.reads | other.reads
-    return Statement(reads, one.writes | other.writes, one.rows, other.commits, other.defines)
+    return other._replace(
+        reads=reads, writes=one.writes | other.writes, rows=one.rows, changes=one.changes or other.changes
+    )
 
 
 def _nodes(roots: Iterable[t.Any]) -> Iterator[t.Any]:

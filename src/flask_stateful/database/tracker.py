@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from .. import clock
+from ..blocks import current_block
 from ..stores.sql.tables import VERSIONS
 from .levels import autocommits
 from .statements import Statement, Statements
@@ -35,7 +36,7 @@ _KEY: t.Final = "flask_stateful.transaction"
 class Transaction:
     """What one transaction has done so far."""
 
-    __slots__ = ("autocommits", "began", "forgets", "rows", "tracker", "written")
+    __slots__ = ("autocommits", "began", "forgets", "has_written", "rows", "tracker", "written")
 
     def __init__(self, tracker: Tracker | None = None, *, autocommits: bool = False) -> None:
         #: Whether each statement is a transaction of its own.
@@ -44,6 +45,8 @@ class Transaction:
         self.tracker = tracker
         #: On the monotonic clock.
         self.began = clock.monotonic()
+        #: Whether it has written anything, also what has no tag: our own tables, and new ones.
+        self.has_written = False
         #: Tags of what it has written.
         self.written: set[str] = set()
         #: Whether it has taken the table of the versions away.
@@ -111,6 +114,8 @@ class Tracker:
         self.engine: t.Final = weakref.ref(engine)
         self.statements: t.Final = Statements(engine.dialect)
         self.versions: t.Final = Versions(engine)
+        #: What an atomic block calls the engine, where that is not the one whose transaction it commits.
+        self.other_bind = ""
         #: The driver's connection of a pool that has only one, or one for each thread.
         self._only: t.Any = SimpleNamespace() if isinstance(engine.pool, StaticPool) else threading.local()
         self._commits_itself = engine.dialect.name in ("mysql", "mariadb")
@@ -139,17 +144,8 @@ class Tracker:
     def _before(self, connection: Connection, *executed: t.Any) -> tuple[str, t.Any]:
         _cursor, text, given, context, _many = executed
         statement = self.statements.of(text, context)
-        if statement.writes:
-            transaction = transaction_of(connection)
-            transaction.written.update(statement.writes)
-            if statement.rows is not None:
-                transaction.written.update(statement.rows.written(context.compiled_parameters))
-            if statement.forgets:
-                transaction.forgets = True
-                self.versions.look_again()
-            elif transaction.autocommits:
-                # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
-                self._append(connection, keep=True)
+        if statement.changes:
+            self._note(connection, statement, context)
         if statement.commits:
             self._append(connection)
         elif statement.defines and self._commits_itself:
@@ -158,6 +154,26 @@ class Tracker:
         if found is not None:
             found.reads(self, connection, statement)
         return text, given
+
+    def _note(self, connection: Connection, statement: Statement, context: t.Any) -> None:
+        """Note what a statement is about to change."""
+        transaction = transaction_of(connection)
+        transaction.has_written = True
+        if self.other_bind:
+            block = current_block.get()
+            if block is not None:
+                block.other_bind = self.other_bind
+        if not statement.writes:
+            return
+        transaction.written.update(statement.writes)
+        if statement.rows is not None:
+            transaction.written.update(statement.rows.written(context.compiled_parameters))
+        if statement.forgets:
+            transaction.forgets = True
+            self.versions.look_again()
+        elif transaction.autocommits:
+            # Whoever reads before the statement, and keeps what it read, has a version that is over afterwards.
+            self._append(connection, keep=True)
 
     def _after(self, connection: Connection, *executed: t.Any) -> None:
         transaction: Transaction | None = connection.info.get(_KEY)

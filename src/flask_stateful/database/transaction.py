@@ -16,9 +16,8 @@ from ..stores.sql.tables import VERSIONS
 from . import callbacks
 from .adapter import DEFAULT
 from .conflicts import has_failed, is_conflict, is_cut, lock_row
-from .tracker import append
+from .tracker import append, transaction_of
 from .tuning import immediate, is_tuned
-from .watch import has_written
 
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -90,7 +89,7 @@ class Transaction:
 
     def _end_reading(self, session: Session) -> None:
         """End what has only read until now: its snapshot is old, and it has another isolation level."""
-        if not (session.new or session.dirty or session.deleted or has_written(session.connection())):
+        if not (session.new or session.dirty or session.deleted or transaction_of(session.connection()).has_written):
             session.commit()
             return
         if self._options:

@@ -97,7 +97,7 @@ def give_way(engine: Engine, *, writes: bool) -> Connection | None:
         # An asynchronous driver answers in its event loop only.
         if connection.dialect.is_async or connection.dialect.name != "sqlite":
             continue
-        waits, has_written = connection.info.get(_WAITS, False), bool(transaction_of(connection).written)
+        waits, has_written = connection.info.get(_WAITS, False), transaction_of(connection).has_written
         if _immediate.get():
             if (waits or has_written) and connection.engine.pool is engine.pool:
                 return connection

@@ -117,7 +117,9 @@ def remember(members: Callable[[], t.Iterable[Member]]) -> Callable[[], None]:
 
     :param members: returns the members there are.
     """
-    known = {id(member): (member, member.remember()) for member in members()}
+    known: dict[int, tuple[Member, Callable[[], None]]] = {}
+    for member in members():
+        known[id(member)] = member, member.remember()
 
     def go_back() -> None:
         with contextlib.ExitStack() as stack:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import typing as t
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from flask_stateful import ConfigError, Stateful
-from flask_stateful.database.tuning import immediate, is_tuned, tune_sqlite
+from flask_stateful.database.tuning import is_tuned, means_to_write, tune_sqlite
 
 from .conftest import Base, MakeSite, Note
 
@@ -37,6 +39,14 @@ def url(tmp_path: Path) -> sa.URL:
         session.commit()
     engine.dispose()
     return url
+
+
+@contextlib.contextmanager
+def immediate() -> Iterator[None]:
+    """Begin transactions as an atomic block does."""
+    token = means_to_write.set(True)
+    yield
+    means_to_write.reset(token)
 
 
 def tuned(url: sa.URL, **options: t.Any) -> sa.Engine:

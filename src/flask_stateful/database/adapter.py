@@ -25,6 +25,9 @@ if t.TYPE_CHECKING:
 #: The engine that has no other name.
 DEFAULT: t.Final = "default"
 
+#: Returns the current application context itself, which a proxy of it is not.
+_current_context: t.Callable[[], object] = t.cast("t.Any", app_ctx)._get_current_object
+
 _EXAMPLES = "write Stateful(app, db=db) or db='postgresql+psycopg://localhost/shop'"
 
 
@@ -251,7 +254,7 @@ def async_engine_adapter(engine: AsyncEngine) -> AsyncScopedAdapter:
 
 def context_id() -> int:
     """Return what tells application contexts apart."""
-    return id(t.cast("t.Any", app_ctx)._get_current_object())
+    return id(_current_context())
 
 
 def bound_engines(options: t.Any) -> dict[str, Engine]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import typing as t
 from collections.abc import Callable
 
@@ -16,175 +17,15 @@ from flask import has_request_context
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import clock
-from ..blocks import Block, current_block
-from ..errors import StateConflict, StateError
-from ..unit import Unit
-from . import callbacks
+from ..blocks import current_block
+from ..errors import ConfigError, StateConflict, StateError
+from .nesting import Host, Nested, Outermost
 from .replays import pause, remember_context, spent_body
-
-if t.TYPE_CHECKING:
-    from ..stores.sql import SQLStore
-    from .database import Database
-    from .transaction import Transaction
 
 R = t.TypeVar("R")
 
 #: Seconds after which a client may try again whose request was run as often as allowed.
 _RETRY_AFTER: t.Final = 1
-
-
-class Host(t.NamedTuple):
-    """What an application has that a block is about."""
-
-    unit: Unit
-    database: Database | None
-    #: The store that everything is kept in, if that is the application's database.
-    store: SQLStore | None
-
-
-class Outermost:
-    """A block that commits.
-
-    :param attempt: how many there were before.
-    :param retries: whether there may be another one.
-    """
-
-    def __init__(
-        self, host: Host, *, isolation: str | None, keep: bool, attempt: int = 0, retries: bool = False
-    ) -> None:
-        self.block: t.Final = Block(host.unit)
-        self._unit = host.unit
-        self._keep = keep
-        self._attempt = attempt
-        self._retries = retries
-        self._stack = self.block.held
-        self._transaction = _transaction(host, self.block, isolation, marked=retries)
-
-    def begin(self) -> None:
-        """Remember how everything is."""
-        self._go_back = self._unit.remember()
-        try:
-            if self._transaction is not None:
-                self._transaction.begin(self._stack)
-                self.block.join = self._transaction.joined
-                self.block.locks_rows = self._transaction.locks_rows
-                self.block.savepoint = self._transaction.savepoint
-            if self._attempt:
-                self._read_again()
-        except BaseException:
-            self._stack.close()
-            raise
-        token = current_block.set(self.block)
-        self._stack.callback(current_block.reset, token)
-
-    def _read_again(self) -> None:
-        """Read again what another attempt has lost for, so that nobody else changes it before that attempt ends."""
-        contended = self._unit.contended
-        key = None if contended is None else contended.store_key
-        if contended is None or key is None:
-            return
-        if self._transaction is None:
-            contended.refresh()
-            return
-        self._transaction.lock(key)
-        with self._transaction.joined():
-            contended.refresh()
-
-    def finish(self) -> None:
-        """Keep everything that was done."""
-        if not self._keep:
-            self.abort()
-            return
-        self.block.commits = True
-        try:
-            self._commit()
-        except BaseException as error:
-            if not self._has_landed(error):
-                self.abort()
-                raise
-        self._unit.settle()
-        self._unit.memo.clear()
-        self._leave()
-        callbacks.run(self.block.staged)
-        callbacks.run(self.block.callbacks)
-
-    def _has_landed(self, error: BaseException) -> bool:
-        """Tell whether all was committed, although the connection broke before the database could say so."""
-        transaction = self._transaction
-        return transaction is not None and self._retries and _is_unknown(self.block, error) and transaction.has_landed()
-
-    def _commit(self) -> None:
-        transaction, unit = self._transaction, self._unit
-        if transaction is None:
-            unit.write(merges=not self._retries)
-        elif transaction.keeps_state:
-            if unit.is_touched:
-                transaction.write(lambda: unit.write(merges=not self._retries), self._contended_key())
-            transaction.commit()
-        else:
-            is_used = transaction.is_used
-            transaction.commit()
-            # What the rows say is so from now on, and is not to be lost for what another request has saved.
-            unit.write(merges=is_used or not self._retries)
-
-    def _contended_key(self) -> str | None:
-        """Return the key of the row that this attempt gives way for, rather than the other way round."""
-        contended = self._unit.contended
-        gives_way = self._retries and not self._attempt and contended is not None and contended.modified
-        return contended.store_key if gives_way and contended is not None else None
-
-    def abort(self) -> None:
-        """Undo everything that was done."""
-        try:
-            if self._transaction is not None:
-                self._transaction.roll_back()
-        finally:
-            self._leave()
-            self._go_back()
-
-    def _leave(self) -> None:
-        self._stack.close()
-
-
-class Nested:
-    """A block inside another: what it has done can be undone, and goes with the outer one otherwise."""
-
-    def __init__(self, block: Block, *, keep: bool) -> None:
-        self._block = block
-        self._keep = keep
-
-    def begin(self) -> None:
-        """Remember how everything is."""
-        self._go_back = self._block.unit.remember()
-        self._counts = len(self._block.staged), len(self._block.callbacks)
-        self._end_savepoint = self._block.savepoint()
-
-    def finish(self) -> None:
-        """Leave what was done to the outer block."""
-        if self._keep:
-            try:
-                self._end_savepoint(True)
-            except BaseException:
-                self._forget()
-                raise
-        else:
-            self.abort()
-
-    def abort(self) -> None:
-        """Undo everything that was done."""
-        try:
-            self._end_savepoint(False)
-        except Exception:
-            # A server that has rolled back everything knows the savepoint no more.
-            if self._block.broken is None:
-                raise
-        finally:
-            self._forget()
-
-    def _forget(self) -> None:
-        staged, called = self._counts
-        del self._block.staged[staged:], self._block.callbacks[called:]
-        self._go_back()
 
 
 class Atomic:
@@ -212,7 +53,7 @@ class Atomic:
         if self._retry:
             raise TypeError("a with block cannot be run again; write @state.atomic(retry=...) above a function")
         host = self._host()
-        _make_session(host)
+        _refuse_async(host)
         level = self._level(host)
         level.begin()
         self._levels.append(level)
@@ -255,13 +96,14 @@ class Atomic:
 
             @functools.wraps(function)
             async def run_async(*args: t.Any, **kwargs: t.Any) -> t.Any:
+                level = self._level(self._host())
                 runs = Runs(self._retry)
                 while True:
-                    level = self._level(self._host(), attempt=runs.attempt)
                     try:
                         return await self._run_async(level, functools.partial(function, *args, **kwargs))
                     except Exception as error:
                         await clock.wait_async(runs.next_pause(level, error))
+                    level = self._level(self._host(), attempt=runs.attempt)
 
             run_async.is_atomic = True  # type: ignore[attr-defined]
             return run_async
@@ -276,14 +118,15 @@ class Atomic:
     def run(self, function: Callable[[], R]) -> R:
         """Call a function as a block of its own."""
         host = self._host()
-        _make_session(host)
+        _refuse_async(host)
+        level = self._level(host)
         runs = Runs(self._retry)
         while True:
-            level = self._level(host, attempt=runs.attempt)
             try:
                 return self._run(level, function)
             except Exception as error:
                 clock.wait(runs.next_pause(level, error))
+            level = self._level(host, attempt=runs.attempt)
 
     @staticmethod
     def _run(level: Outermost | Nested, function: Callable[[], R]) -> R:
@@ -321,7 +164,10 @@ def _require(retry: object, isolation: object) -> None:
 
 
 class Runs:
-    """How often a function was run, and whether it may be run again."""
+    """How often a function was run, and whether it may be run again.
+
+    It remembers what ``flask.g`` holds, which may be the session: whoever needs one has it by then.
+    """
 
     def __init__(self, retry: int) -> None:
         self.attempt = 0
@@ -366,8 +212,6 @@ def _code_of(answer: object) -> object:
 def _is_conflict(error: Exception) -> bool:
     if isinstance(error, StateConflict):
         return True
-    import sys
-
     if "sqlalchemy" not in sys.modules:
         return False
     from .conflicts import is_conflict
@@ -375,35 +219,24 @@ def _is_conflict(error: Exception) -> bool:
     return is_conflict(error)
 
 
-def _is_unknown(block: Block, error: BaseException) -> bool:
-    if not block.commit_sent:
-        return False
-    from .transaction import cut_while_committing
+def _refuse_async(host: Host) -> None:
+    """Raise where the session must be waited for, and whoever asks cannot.
 
-    return cut_while_committing(block, error)
-
-
-def _transaction(host: Host, block: Block, isolation: str | None, *, marked: bool) -> Transaction | None:
-    if host.database is None:
-        if isolation is not None:
-            raise StateError("isolation= is the database's, and there is none; write Stateful(app, db=db)")
-        return None
-    from .transaction import Transaction
-
-    return Transaction(host.database, host.store, block, isolation, marked=marked)
-
-
-def _make_session(host: Host) -> None:
-    if host.database is not None and current_block.get() is None:
-        from .transaction import make_session
-
-        make_session(host.database)
+    :raises ConfigError: in that case.
+    """
+    if host.database is None or current_block.get() is not None:
+        return
+    adapter = host.database.adapter
+    asynchronous = adapter.async_session()
+    if asynchronous is not None and asynchronous.sync_session is adapter.session():
+        raise ConfigError(
+            "the sessions of db= are asynchronous; write @state.atomic() above an `async def`, or"
+            " `async with state.atomic():`"
+        )
 
 
 async def _spawn(function: Callable[[], None]) -> None:
     """Call a function that may wait for an asynchronous database."""
-    import sys
-
     if "sqlalchemy.ext.asyncio" not in sys.modules:
         function()
         return

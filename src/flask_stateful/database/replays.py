@@ -6,7 +6,8 @@ import random
 import typing as t
 from collections.abc import Callable
 
-from flask import g, has_app_context, has_request_context, request
+from flask import g, has_request_context, request
+from flask import globals as flask_globals
 from flask.globals import app_ctx
 
 if t.TYPE_CHECKING:
@@ -15,6 +16,10 @@ if t.TYPE_CHECKING:
 #: Seconds that the first pause may take, and any.
 _FIRST_PAUSE: t.Final = 0.01
 _LONGEST_PAUSE: t.Final = 1.0
+
+#: Return ``flask.g`` and ``flask.request`` themselves, which proxies of them are not.
+_current_g: t.Callable[[], object] = t.cast("t.Any", g)._get_current_object
+_current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 _random: t.Final = random.SystemRandom()
 
@@ -29,7 +34,7 @@ def pause(attempt: int) -> float:
 
 def remember_context() -> Callable[[], None]:
     """Return what restores ``flask.g``, what ``after_this_request`` has gathered, flashed messages, and uploads."""
-    restores = [_remember_g()] if has_app_context() else []
+    restores = [_remember_g()]
     if has_request_context():
         restores += [_remember_request(), _remember_uploads(_current_request())]
 
@@ -50,13 +55,8 @@ def spent_body() -> str:
     return "it has read request.stream"
 
 
-def _current_request() -> Request:
-    current: Request = t.cast("t.Any", request)._get_current_object()
-    return current
-
-
 def _remember_g() -> Callable[[], None]:
-    own = t.cast("dict[str, t.Any]", vars(t.cast("t.Any", g)._get_current_object()))
+    own = vars(_current_g())
     before = dict(own)
 
     def restore() -> None:
@@ -67,8 +67,6 @@ def _remember_g() -> Callable[[], None]:
 
 
 def _remember_request() -> Callable[[], None]:
-    from flask import globals as flask_globals
-
     context: t.Any = getattr(flask_globals, "request_ctx", app_ctx)
     functions: list[t.Any] = getattr(context, "_after_request_functions", [])
     before, flashes = list(functions), getattr(context, "flashes", None)

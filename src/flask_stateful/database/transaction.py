@@ -6,18 +6,20 @@ import contextlib
 import secrets
 import typing as t
 from collections.abc import Callable
+from contextvars import Token
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from .. import clock
-from ..errors import ConfigError, StateConflict, StateError
+from ..errors import StateConflict, StateError
 from ..stores.sql.tables import VERSIONS
 from . import callbacks
 from .adapter import DEFAULT
 from .conflicts import has_failed, is_conflict, is_cut, lock_row
 from .tracker import append, transaction_of
-from .tuning import immediate, is_tuned
+from .tuning import is_tuned, means_to_write
+from .versions import MARKER
 
 if t.TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -47,45 +49,43 @@ class Transaction:
         self, database: Database, store: SQLStore | None, block: Block, isolation: str | None, *, marked: bool
     ) -> None:
         self._adapter = database.adapter
+        self._session = self._adapter.session()
         self._engine = database.engines()[DEFAULT]
         self._store = store if store is not None and store.can_join else None
         self._block = block
+        #: Whether state is written in the transaction itself.
+        self.keeps_state: t.Final = self._store is not None
         self._options = {"isolation_level": isolation} if isolation else {}
+        self._token: Token[bool] | None = None
+        self._marked = marked and self._engine.dialect.name != "sqlite"
         #: The tag of a version row that goes with the commit, to be looked for if nobody hears of its outcome.
-        self._marker = f"unit:{secrets.token_hex(16)}" if marked and self._engine.dialect.name != "sqlite" else ""
-
-    @property
-    def keeps_state(self) -> bool:
-        """Whether state is written in the transaction itself."""
-        return self._store is not None
+        self._marker = ""
 
     @property
     def locks_rows(self) -> bool:
         """Whether the store can lock a row in the transaction, also where nobody waits for an asynchronous answer."""
         return self._store is not None and not self._engine.dialect.is_async
 
-    @property
-    def is_used(self) -> bool:
-        """Whether there is anything to commit."""
-        session = self._adapter.scope()
-        return session is not None and session.in_transaction()
+    def begin(self) -> None:
+        """Begin, once there is a statement to execute; with an isolation level, now. Whoever begins calls :meth:`end`.
 
-    def begin(self, stack: contextlib.ExitStack) -> None:
-        """Begin, once there is a statement to execute; with an isolation level, now.
-
-        :param stack: what is to end with the block.
+        :raises StateError: if the database is SQLite and not tuned, or the session has changes that stand in the way.
         """
         if not is_tuned(self._engine):
             raise StateError(
                 "SQLite, as its driver opens it, cannot roll back to a savepoint and loses changes; write"
                 " state.database.tune_sqlite(engine) where the engine is made"
             )
-        session = self._adapter.scope()
-        if session is not None and session.in_transaction():
-            self._end_reading(session)
-        stack.enter_context(immediate())
+        if self._session.in_transaction():
+            self._end_reading(self._session)
+        self._token = means_to_write.set(True)
         if self._options:
             self._connect()
+
+    def end(self) -> None:
+        """Let transactions begin as they did before, after the commit or the rollback."""
+        if self._token is not None:
+            means_to_write.reset(self._token)
 
     def _end_reading(self, session: Session) -> None:
         """End what has only read until now: its snapshot is old, and it has another isolation level."""
@@ -138,19 +138,29 @@ class Transaction:
         :param key: that of a row that is to be written. If another transaction has it, this one gives way at once,
             rather than wait while it holds what that one may need.
         """
-        if self.is_used:
-            self._adapter.session().flush()
+        session = self._adapter.session()
+        if session.in_transaction():
+            session.flush()
         with self.joined():
             if key is not None:
                 lock_row(self._connect(), key, waits=False)
             write()
 
-    def commit(self) -> None:
-        """Commit, unless something stands against it."""
-        session = self._adapter.scope()
-        if session is None or not session.in_transaction():
-            return
+    def commit(self) -> bool:
+        """Commit, unless something stands against it; tell whether there was anything to commit."""
+        session = self._adapter.session()
+        if not session.in_transaction():
+            return False
         session.flush()
+        self._require_whole()
+        if self._marked:
+            self._marker = f"{MARKER}{secrets.token_hex(16)}"
+            append(self._connect(), self._marker, int(clock.now()))
+        session.commit()
+        return True
+
+    def _require_whole(self) -> None:
+        """Raise where a commit would not keep all that was done."""
         if self._block.other_bind:
             raise StateError(
                 f"an atomic block has written to the bind {self._block.other_bind!r}, which is not committed together"
@@ -163,9 +173,10 @@ class Transaction:
                 "a statement has failed, and PostgreSQL rolls back all of the transaction; write"
                 " `with db.session.begin_nested():` around what may fail"
             )
-        if self._marker:
-            append(self._connect(), self._marker, int(clock.now()))
-        session.commit()
+
+    def is_unknown(self, error: BaseException) -> bool:
+        """Tell whether an error leaves open whether the commit has taken place."""
+        return self._block.commit_sent and is_cut(error)
 
     def has_landed(self) -> bool:
         """Tell whether a commit has taken place that the database was asked for and did not answer."""
@@ -203,23 +214,3 @@ class Transaction:
                 (nested.commit if keeps else nested.rollback)()
 
         return end
-
-
-def make_session(database: Database) -> None:
-    """Make the session of the scope, before anything remembers what ``flask.g`` holds.
-
-    :raises ConfigError: if it must be waited for, and whoever asks cannot.
-    """
-    adapter = database.adapter
-    session = adapter.async_session()
-    if session is not None and session.sync_session is adapter.session():
-        raise ConfigError(
-            "the sessions of db= are asynchronous; write @state.atomic() above an `async def`, or"
-            " `async with state.atomic():`"
-        )
-    adapter.session()
-
-
-def cut_while_committing(block: Block, error: BaseException) -> bool:
-    """Tell whether nobody knows if a block has been committed."""
-    return block.commit_sent and is_cut(error)

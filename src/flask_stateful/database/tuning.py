@@ -10,10 +10,8 @@ https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#sqlite-transactions.
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 import weakref
-from collections.abc import Generator
 from contextvars import ContextVar
 
 from flask import has_request_context, request
@@ -43,7 +41,8 @@ _WAITS: t.Final = "flask_stateful.waits"
 #: Engines that are known to be tuned; to ask SQLAlchemy each time takes longer.
 _known: t.Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
-_immediate: ContextVar[bool] = ContextVar("flask_stateful.immediate", default=False)
+#: Whether the transactions that begin in this thread or task wait for their turn to write before they read.
+means_to_write: t.Final[ContextVar[bool]] = ContextVar("flask_stateful.means_to_write", default=False)
 
 
 def tune_sqlite(engine: Engine) -> None:
@@ -73,21 +72,12 @@ def is_tuned(engine: Engine) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def immediate() -> Generator[None]:
-    """Let the transactions that begin in this block wait for their turn to write before they read."""
-    token = _immediate.set(True)
-    try:
-        yield
-    finally:
-        _immediate.reset(token)
-
-
 def give_way(engine: Engine, *, writes: bool) -> Connection | None:
     """Let others write: a transaction of this thread that waits to write, and has not written yet, begins anew.
 
-    A view that only reads while it answers a POST would keep our own connection from saving its session. Inside
-    :func:`immediate` a transaction keeps its place, and what is written meanwhile has to be part of it.
+    A view that only reads while it answers a POST would keep our own connection from saving its session. Where
+    :data:`means_to_write` is set, as in an atomic block, a transaction keeps its place, and what is written meanwhile
+    has to be part of it.
 
     :param engine: that of the database which is about to be asked.
     :param writes: whether it is about to be written; readers need no place.
@@ -98,7 +88,7 @@ def give_way(engine: Engine, *, writes: bool) -> Connection | None:
         if connection.dialect.is_async or connection.dialect.name != "sqlite":
             continue
         waits, has_written = connection.info.get(_WAITS, False), transaction_of(connection).has_written
-        if _immediate.get():
+        if means_to_write.get():
             if (waits or has_written) and connection.engine.pool is engine.pool:
                 return connection
         elif writes and waits and not has_written:
@@ -132,4 +122,4 @@ def _on_begin(connection: Connection) -> None:
 
 
 def _will_write() -> bool:
-    return _immediate.get() or (has_request_context() and request.method not in SAFE)
+    return means_to_write.get() or (has_request_context() and request.method not in SAFE)

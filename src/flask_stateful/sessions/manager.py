@@ -174,7 +174,7 @@ def _hold(session: Session, entry: Entry | None, block: Block) -> None:
         with block.join(entry.id.key):
             session.refresh()
     else:
-        block.held.enter_context(_exclusive(session, entry))
+        block.hold(_exclusive(session, entry))
 
 
 def _save(session: Session, *, rounds: int) -> None:

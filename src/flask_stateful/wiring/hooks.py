@@ -18,7 +18,8 @@ from ..cache.fragments import add_fragment_tag
 from ..cache.personal import watch_cookies
 from ..cache.runtime import Runtime
 from ..cookies.request import RequestCookies
-from ..database.atomic import Atomic, Host
+from ..database.atomic import Atomic
+from ..database.nesting import Host
 from ..declared.places import EXTENSION
 from ..errors import ConfigError, StateError, StoreError, StoreUnavailable
 from ..sessions.interface import StatefulSessionInterface
@@ -124,7 +125,7 @@ def current_wiring() -> Wiring:
 
     :raises ConfigError: if it has nothing.
     """
-    return wiring_of(current_app)
+    return wiring_of(_current_app())
 
 
 def current_cookies() -> RequestCookies:

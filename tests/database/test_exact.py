@@ -589,6 +589,22 @@ def test_compaction_keeps_the_sum(shops: Shop) -> None:
         assert connection.scalar(sa.select(sa.func.count()).where(VERSIONS.c.tag == "note")) == 1
 
 
+@pytest.mark.parametrize("tags", [["note"] * 40, ["note[1]", "note[2]"]])
+def test_numbers_of_version_rows_only_grow(shop: Shop, monkeypatch: pytest.MonkeyPatch, tags: list[str]) -> None:
+    """On SQLite no later row gets the number of an earlier one, which would hide that somebody has written since."""
+    from flask_stateful.database import versions
+
+    def last() -> int:
+        with shop.engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.max(VERSIONS.c.id))) or 0
+
+    monkeypatch.setattr(versions, "_MOST_ROW_TAGS", 1)
+    shop.write(lambda connection: connection.execute(sa.insert(VERSIONS), [{"tag": tag, "n": 1} for tag in tags]))
+    before = last()
+    track(shop.engine).versions.compact()
+    assert last() > before
+
+
 def test_many_row_tags_are_given_up(shops: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where very many rows have tags, they go, and whatever depends on a row of the table is made anew."""
     from flask_stateful.database import versions

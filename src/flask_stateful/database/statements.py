@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import mapperlib
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.dml import Delete, Update, UpdateBase
+from sqlalchemy.sql.dml import Delete, Insert, Update, UpdateBase
 from sqlalchemy.sql.elements import (
     BinaryExpression,
     BindParameter,
@@ -102,6 +102,8 @@ class Statement(t.NamedTuple):
     defines: bool = False
     #: It takes the table of the versions away.
     forgets: bool = False
+    #: What of that is changed where it was there before.
+    overwrites: frozenset[str] = frozenset()
     #: It may change something, also in our own tables, or of what the database consists of.
     changes: bool = False
 
@@ -197,13 +199,20 @@ class Statements:
         roots = [compiled.statement, getattr(compiled.compile_state, "statement", None)]
         nodes = list(_nodes(roots))
         reads = {tag_of(node) for node in nodes if isinstance(node, TableClause)}
-        rows, writes = _rows(compiled, tag_of), set[str]()
+        rows, writes, overwrites = _rows(compiled, tag_of), set[str](), set[str]()
         for node in nodes:
             if isinstance(node, UpdateBase):
-                writes |= self._written(
-                    node, tag_of, names_rows=rows is not None and any(node is root for root in roots)
-                )
-        found = Statement(self.seen(reads), _without_ours(writes), rows if writes else None, changes=bool(writes))
+                names_rows = rows is not None and any(node is root for root in roots)
+                written = self._written(node, tag_of, names_rows=names_rows)
+                writes |= written
+                overwrites |= set() if _only_adds(node) else written
+        found = Statement(
+            self.seen(reads),
+            _without_ours(writes),
+            rows if writes else None,
+            overwrites=_without_ours(overwrites),
+            changes=bool(writes),
+        )
         has_text = any(isinstance(node, TextClause) for node in nodes)
         return _both(found, self._read(text)) if has_text else found
 
@@ -227,7 +236,15 @@ class Statements:
         if found.writes is None:
             forgets = found.verb == "DROP" and VERSIONS.name in text.casefold()
             everything = frozenset({EVERYTHING})
-            return Statement(None, everything, commits=commits, defines=defines, forgets=forgets, changes=True)
+            return Statement(
+                None,
+                everything,
+                commits=commits,
+                defines=defines,
+                forgets=forgets,
+                overwrites=everything,
+                changes=True,
+            )
 
         writes = set[str]()
         for name in found.writes:
@@ -239,7 +256,8 @@ class Statements:
             writes |= self._mapped(tag)
         reads = None if found.reads is None else self.seen({self._name(name) for name in found.reads})
         changes = bool(writes) or found.verb not in CHANGES_NOTHING
-        return Statement(reads, _without_ours(writes), commits=commits, defines=defines, changes=changes)
+        tags = _without_ours(writes)
+        return Statement(reads, tags, commits=commits, defines=defines, overwrites=tags, changes=changes)
 
     def _name(self, name: Name) -> str:
         """Return the tag of a name; the database's default schema may be named or not."""
@@ -296,7 +314,11 @@ class Statements:
 def _both(one: Statement, other: Statement) -> Statement:
     reads = None if one.reads is None or other.reads is None else one.reads | other.reads
     return other._replace(
-        reads=reads, writes=one.writes | other.writes, rows=one.rows, changes=one.changes or other.changes
+        reads=reads,
+        writes=one.writes | other.writes,
+        rows=one.rows,
+        overwrites=one.overwrites | other.overwrites,
+        changes=one.changes or other.changes,
     )
 
 
@@ -320,6 +342,11 @@ def _nodes(roots: Iterable[t.Any]) -> Iterator[t.Any]:
 def _table_of(column: t.Any) -> TableClause | None:
     table = getattr(column, "table", None)
     return table if isinstance(table, TableClause) else None
+
+
+def _only_adds(node: UpdateBase) -> bool:
+    """Tell whether a statement leaves all rows as they are that are there."""
+    return isinstance(node, Insert) and getattr(node, "_post_values_clause", None) is None and not _deletes(node)
 
 
 def _deletes(node: UpdateBase) -> bool:

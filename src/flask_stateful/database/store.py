@@ -8,7 +8,7 @@ from flask import current_app, has_app_context
 
 from ..stores.sql import SQLStore
 from .adapter import DEFAULT
-from .tuning import give_way
+from .turns import give_way
 
 if t.TYPE_CHECKING:
     from flask import Flask

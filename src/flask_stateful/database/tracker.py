@@ -12,7 +12,7 @@ import contextvars
 import threading
 import typing as t
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from sqlalchemy import event
@@ -32,11 +32,23 @@ if t.TYPE_CHECKING:
 #: Where a pooled connection carries what its transaction has done.
 _KEY: t.Final = "flask_stateful.transaction"
 
+_NOTHING: t.Final = frozenset[str]()
+
 
 class Transaction:
     """What one transaction has done so far."""
 
-    __slots__ = ("autocommits", "began", "forgets", "has_written", "rows", "tracker", "written")
+    __slots__ = (
+        "autocommits",
+        "before_writing",
+        "began",
+        "forgets",
+        "has_written",
+        "reads",
+        "rows",
+        "tracker",
+        "written",
+    )
 
     def __init__(self, tracker: Tracker | None = None, *, autocommits: bool = False) -> None:
         #: Whether each statement is a transaction of its own.
@@ -47,6 +59,10 @@ class Transaction:
         self.began = clock.monotonic()
         #: Whether it has written anything, also what has no tag: our own tables, and new ones.
         self.has_written = False
+        #: Called before each statement that writes, if anything has to be.
+        self.before_writing: Callable[[Connection, Statement, t.Any], None] | None = None
+        #: What its statements have read, in SQLite; ``None`` among it where that cannot be told.
+        self.reads: set[frozenset[str] | None] = set()
         #: Tags of what it has written.
         self.written: set[str] = set()
         #: Whether it has taken the table of the versions away.
@@ -119,6 +135,7 @@ class Tracker:
         #: The driver's connection of a pool that has only one, or one for each thread.
         self._only: t.Any = SimpleNamespace() if isinstance(engine.pool, StaticPool) else threading.local()
         self._commits_itself = engine.dialect.name in ("mysql", "mariadb")
+        self._notes_reads = engine.dialect.name == "sqlite"
         event.listen(engine, "begin", self._begin)
         # What returns the statement is called as it is, without a function around it.
         event.listen(engine, "before_cursor_execute", self._before, retval=True)
@@ -146,6 +163,8 @@ class Tracker:
         statement = self.statements.of(text, context)
         if statement.changes:
             self._note(connection, statement, context)
+        elif self._notes_reads and statement.reads != _NOTHING:
+            transaction_of(connection).reads.add(statement.reads)
         if statement.commits:
             self._append(connection)
         elif statement.defines and self._commits_itself:
@@ -158,6 +177,8 @@ class Tracker:
     def _note(self, connection: Connection, statement: Statement, context: t.Any) -> None:
         """Note what a statement is about to change."""
         transaction = transaction_of(connection)
+        if transaction.before_writing is not None:
+            transaction.before_writing(connection, statement, context)
         transaction.has_written = True
         if self.other_bind:
             block = current_block.get()

@@ -20,7 +20,6 @@ from sqlalchemy import Connection, Engine, event
 from ..blocks import SAFE
 from ..errors import ConfigError
 from .levels import autocommits
-from .tracker import here, transaction_of
 
 #: Milliseconds that a writer waits for another.
 _BUSY_TIMEOUT: t.Final = 5000
@@ -35,8 +34,8 @@ _PRAGMAS: t.Final = (
 #: Where a connection is marked as tuned, in what SQLAlchemy keeps for as long as the driver's connection lives.
 _TUNED: t.Final = "flask_stateful.tuned"
 
-#: Where a connection is marked whose transaction lets no other write.
-_WAITS: t.Final = "flask_stateful.waits"
+#: Where a connection is marked that we have begun a transaction on: whether that lets no other write.
+EXCLUDES: t.Final = "flask_stateful.excludes"
 
 #: Engines that are known to be tuned; to ask SQLAlchemy each time takes longer.
 _known: t.Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
@@ -72,34 +71,6 @@ def is_tuned(engine: Engine) -> bool:
     return True
 
 
-def give_way(engine: Engine, *, writes: bool) -> Connection | None:
-    """Let others write: a transaction of this thread that waits to write, and has not written yet, begins anew.
-
-    A view that only reads while it answers a POST would keep our own connection from saving its session. Where
-    :data:`means_to_write` is set, as in an atomic block, a transaction keeps its place, and what is written meanwhile
-    has to be part of it.
-
-    :param engine: that of the database which is about to be asked.
-    :param writes: whether it is about to be written; readers need no place.
-    :return: the connection of a transaction that keeps its place.
-    """
-    for connection in here().connections():
-        # An asynchronous driver answers in its event loop only.
-        if connection.dialect.is_async or connection.dialect.name != "sqlite":
-            continue
-        waits, has_written = connection.info.get(_WAITS, False), transaction_of(connection).has_written
-        if means_to_write.get():
-            if (waits or has_written) and connection.engine.pool is engine.pool:
-                return connection
-        elif writes and waits and not has_written:
-            del connection.info[_WAITS]
-            cursor = connection.connection.cursor()
-            cursor.execute("COMMIT")
-            cursor.execute("BEGIN")
-            cursor.close()
-    return None
-
-
 def _on_connect(dbapi_connection: t.Any, record: t.Any) -> None:
     # Else the driver begins by itself, when it pleases.
     dbapi_connection.isolation_level = None
@@ -116,9 +87,11 @@ def _on_begin(connection: Connection) -> None:
         # It was opened before its engine was tuned.
         _on_connect(pooled.dbapi_connection, pooled)
     # An application that follows SQLAlchemy's manual has begun already.
-    if not autocommits(connection) and not t.cast("t.Any", pooled.driver_connection).in_transaction:
-        connection.info[_WAITS] = _will_write()
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info[_WAITS] else "BEGIN")
+    if autocommits(connection) or t.cast("t.Any", pooled.driver_connection).in_transaction:
+        connection.info.pop(EXCLUDES, None)
+    else:
+        connection.info[EXCLUDES] = _will_write()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info[EXCLUDES] else "BEGIN")
 
 
 def _will_write() -> bool:

@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import typing as t
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 
 from sqlalchemy import inspect
 from sqlalchemy.dialects import sqlite
@@ -72,6 +72,8 @@ class Versions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        #: The application's own, also while test_isolation() lets everybody share one connection.
+        self._pool = engine.pool
         dialect = engine.dialect
         self._family = "mysql" if dialect.name == "mariadb" else dialect.name
         self._placeholder = _PLACEHOLDERS.get(dialect.paramstyle, ":%d")
@@ -156,6 +158,27 @@ class Versions:
             self._appended = 0
             threading.Thread(target=self._compact_quietly, name="flask-stateful-compact", daemon=True).start()
 
+    def last(self, connection: t.Any, *, may_create: bool) -> int:
+        """Return the number of the row that was appended last, as this connection sees it.
+
+        :param connection: the driver's, in SQLite.
+        :param may_create: whether its transaction may make the table.
+        """
+        if not self.exist(connection, may_create=may_create):
+            return 0
+        return int(_rows(connection, "SELECT MAX(id) FROM state_version", ())[0][0] or 0)
+
+    def appended_since(self, connection: t.Any, last: int, tags: Collection[str]) -> bool:
+        """Tell whether any of these tags has got another version after a row was appended.
+
+        :param connection: the driver's, in SQLite.
+        :param last: the number of the row.
+        """
+        if not tags or not self.exist(connection):
+            return False
+        sql = f"SELECT 1 FROM state_version WHERE id > {last} AND tag IN ({self._marks(len(tags))}) LIMIT 1"
+        return bool(_rows(connection, sql, [*tags]))
+
     def look_again(self) -> None:
         """Do not take for granted any more that the table is there."""
         self._found = False
@@ -177,8 +200,9 @@ class Versions:
     def _add_up(self, connection: t.Any, tag: str) -> None:
         rows = _rows(connection, f"SELECT id, n FROM state_version WHERE tag = {self._marks(1)}{self._locking}", [tag])
         if len(rows) > 1:
-            self._delete(connection, [row[0] for row in rows])
+            # In this order: SQLite would give the number of a row that is gone to another one.
             self._insert(connection, {tag: sum(int(row[1]) for row in rows)})
+            self._delete(connection, [row[0] for row in rows])
 
     def _give_up_rows(self, connection: t.Any) -> None:
         """Where very many rows have tags, let what depends on any of them be made anew, and begin afresh."""
@@ -191,9 +215,9 @@ class Versions:
                 rows = _rows(connection, select + self._locking, ())
                 if not rows:
                     return
-                self._delete(connection, [row[0] for row in rows])
                 tables = {row[1].rpartition("[")[0] for row in rows}
                 self._insert(connection, {other_rows(table): random.randint(1, _LARGEST) for table in tables})
+                self._delete(connection, [row[0] for row in rows])
 
     def _delete(self, connection: t.Any, ids: list[t.Any]) -> None:
         for at in range(0, len(ids), _AT_ONCE):
@@ -207,7 +231,7 @@ class Versions:
     @contextlib.contextmanager
     def _own_connection(self) -> Generator[t.Any]:
         """Yield a driver's connection that the application's pool knows nothing of."""
-        pool = self._engine.pool.recreate()
+        pool = self._pool.recreate()
         proxy = pool.connect()
         try:
             connection = proxy.dbapi_connection

@@ -13,9 +13,11 @@ from flask import Flask, session
 from sqlalchemy.orm import Session
 
 from flask_stateful import ConfigError, LocalState, StateError, Stateful, UserState
+from flask_stateful.database.tracker import track
 from flask_stateful.stores import open_store
 from flask_stateful.stores.base import Store
 from flask_stateful.stores.memory import MemoryStore
+from flask_stateful.stores.sql import METADATA
 from flask_stateful.testing import StoreConformance
 from flask_stateful.wiring.overlay import OverlayStore, cover
 
@@ -92,6 +94,19 @@ def test_an_error_leaves_the_block_usable(site: Site) -> None:
         site.run(fail)
         add(site)
         assert site.count() == 2
+    assert site.count() == 0
+
+
+def test_adding_up_versions_leaves_the_shared_connection_alone(make_site: MakeSite, server: str) -> None:
+    """Version rows are added up on a connection of its own, and neither ends nor commits what is isolated."""
+    site = make_site("engine", server)
+    site.state.database.tune_sqlite(site.db)
+    METADATA.create_all(site.db)
+    with site.app.app_context(), site.state.test_isolation():
+        assert site.run(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Note))) == 0
+        track(site.db).versions.compact()
+        add(site)
+        assert site.count() == 1
     assert site.count() == 0
 
 

@@ -71,8 +71,10 @@ class IsolatedEngine:
 
         self._engine.pool = pool
         vars(dialect).update(do_begin=self._begin, do_commit=self._commit, do_rollback=self._rollback)
-        vars(dialect).update(do_close=_nothing, do_terminate=_nothing)
-        vars(dialect).update({name: _nothing for name in _SETTERS if hasattr(dialect, name)})
+        changing = ("do_close", "do_terminate", *_SETTERS)
+        vars(dialect).update(
+            {name: _sparing(shared, getattr(dialect, name)) for name in changing if hasattr(dialect, name)}
+        )
         event.listen(self._engine, "begin", self._note_autocommit)
         if dialect.name == "sqlite":
             event.listen(self._engine, "before_cursor_execute", self._leave_out_begin, retval=True)
@@ -174,5 +176,10 @@ def _run(owner: t.Any, statement: str) -> None:
     cursor.close()
 
 
-def _nothing(*_: t.Any, **__: t.Any) -> None:
-    """Do nothing."""
+def _sparing(shared: t.Any, function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """Return what does the same to every connection but one."""
+
+    def spare(connection: t.Any, *args: t.Any) -> t.Any:
+        return None if connection is shared else function(connection, *args)
+
+    return spare

@@ -34,6 +34,9 @@ if t.TYPE_CHECKING:
     from flask import Flask
 
 
+P = t.ParamSpec("P")
+R = t.TypeVar("R")
+
 state_group.add_command(inventory_command)
 
 
@@ -130,20 +133,36 @@ class Stateful:
         """
         return Row(model, *arguments)
 
-    def atomic(self, *, retry: int = 0, isolation: str | None = None, keep: bool = True) -> Atomic:
+    @t.overload
+    def atomic(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @t.overload
+    def atomic(self, /, *, retry: int = 0, isolation: str | None = None, keep: bool = True) -> Atomic: ...
+
+    def atomic(
+        self,
+        function: Callable[..., t.Any] | None = None,
+        /,
+        *,
+        retry: int = 0,
+        isolation: str | None = None,
+        keep: bool = True,
+    ) -> t.Any:
         """Keep all that a view or a block does to rows, session, durable and browser state, cookies and cache, or none.
 
-        As a decorator, ``@state.atomic(retry=3)``, or a context manager, ``with state.atomic():``. An exception that
-        leaves it, also an HTTP one, or a returned 5xx keeps nothing; any other return keeps everything, and that is
-        sent whatever happens later. Inside another it is a savepoint.
+        As a decorator, ``@state.atomic`` or ``@state.atomic(retry=3)``, or a context manager, ``with state.atomic():``.
+        An exception that leaves it, also an HTTP one, or a returned 5xx keeps nothing; any other return keeps
+        everything, and that is sent whatever happens later. Inside another it is a savepoint.
 
         :param retry: how often a function may be run again where another transaction came first. It is then answered
             with 503 and ``Retry-After``.
         :param isolation: the transaction's isolation level, such as ``"SERIALIZABLE"``.
         :param keep: ``False`` lets everything run and keeps nothing.
         :raises StateError: if the database is SQLite and not tuned, or another bind was written to.
+        :raises ValueError: if the database has no such isolation level.
         """
-        return Atomic(lambda: current_wiring().atomic_host(), retry=retry, isolation=isolation, keep=keep)
+        atomic = Atomic(lambda: current_wiring().atomic_host(), retry=retry, isolation=isolation, keep=keep)
+        return atomic if function is None else atomic(function)
 
     def on_commit(self, function: Callable[[], object]) -> None:
         """Call a function once the transaction at hand is committed; where there is none, now.

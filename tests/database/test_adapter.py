@@ -290,3 +290,14 @@ def test_without_sqlalchemy_the_error_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigError, match=r"pip install 'flask-stateful\[sql\]'"):
         Stateful(db="sqlite://")
+
+
+def test_only_engines_have_a_name(make_site: MakeSite) -> None:
+    """name_of() takes an engine, or an asynchronous one, and tells others what to write."""
+    site = make_site("async-engine", "sqlite")
+    with site.app.app_context():
+        assert site.state.database.engines()
+    assert site.state.database.name_of(site.db) == "default"
+    for wrong in (None, "default"):
+        with pytest.raises(TypeError, match=r"state\.database\.name_of\(db\.engine\)"):
+            site.state.database.name_of(t.cast("t.Any", wrong))

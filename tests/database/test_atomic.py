@@ -157,6 +157,48 @@ def test_keep_false_runs_everything_and_keeps_nothing(shop: Shop) -> None:
     assert shop.kept() == NOTHING
 
 
+def test_a_function_can_be_decorated_without_parentheses(shop: Shop) -> None:
+    """@state.atomic is @state.atomic(), and what is no function is told what to write."""
+
+    @shop.state.atomic
+    def view(fails: bool) -> str:
+        shop.change()
+        return "" if not fails else _fail()
+
+    assert view.__name__ == "view"
+    assert shop.visit(lambda: view(True)).status_code == 500
+    assert shop.kept() == NOTHING
+    assert shop.visit(lambda: view(False)).status_code == 200
+    assert shop.kept() == KEPT
+    for wrong in (3, Note):
+        with pytest.raises(TypeError, match="atomic"):
+            t.cast("t.Any", shop.state.atomic)(wrong)
+
+
+def test_a_level_that_the_database_does_not_have(make_site: MakeSite, server: str) -> None:
+    """An isolation level that is none is told which there are, and the session goes on to work."""
+    shop = Shop(make_site("sessionmaker", server))
+    match = r'isolation=\'nonsense\' is no level .* write .*atomic\(isolation="SERIALIZABLE"\)'
+    with shop.app.app_context():
+        with pytest.raises(ValueError, match=match), shop.state.atomic(isolation="nonsense"):
+            pass
+        assert not shop.db.in_transaction()
+        with shop.state.atomic(isolation="SERIALIZABLE"):
+            shop.db.add(Note(text="x"))
+    assert shop.site.count() == 1
+
+
+def test_isolation_for_tests_stands_around_a_block(shop: Shop) -> None:
+    """test_isolation() inside a block, whose transaction it would take away, is refused."""
+    with (
+        shop.app.app_context(),
+        shop.state.atomic(),
+        pytest.raises(StateError, match="around atomic blocks"),
+        shop.state.test_isolation(),
+    ):
+        pass
+
+
 def test_a_nested_block_is_a_savepoint(shop: Shop) -> None:
     """T8: what failed inside is undone alone, and what was released goes with the outer block."""
 

@@ -398,6 +398,78 @@ def test_depends_on_nothing_that_is_known(shop: Shop) -> None:
         count()
 
 
+@pytest.mark.parametrize(("name", "meant"), [("notes", "did you mean 'note'"), ("xyz", "write the model")])
+def test_depends_on_no_table(shop: Shop, name: str, meant: str) -> None:
+    """A name that is neither in the metadata nor read by the function is an error that names the nearest table."""
+    texts = shop.state.cache.memoize(depends_on=[name])(shop._texts)
+    for _ in range(2):
+        with shop.app.test_request_context(), pytest.raises(ConfigError, match=meant):
+            texts()
+
+
+def test_depends_on_a_table_that_only_text_names(shop: Shop) -> None:
+    """A name that no metadata has is taken where such a table is read, also by a cached function inside."""
+    shop.write(lambda connection: connection.execute(sa.text("CREATE TABLE plain (n INTEGER)")))
+    calls: list[int] = []
+
+    @shop.state.cache.memoize(ttl=3600, depends_on=["plain"])
+    def count() -> int:
+        calls.append(1)
+        return int(shop.database.session.scalar(sa.text("SELECT COUNT(*) FROM plain")) or 0)
+
+    @shop.state.cache.memoize(ttl=3600, depends_on=["Plain", "note"])
+    def outer() -> int:
+        shop._texts()
+        return count()
+
+    with shop.app.test_request_context():
+        assert (count(), count(), outer(), outer()) == (0, 0, 0, 0)
+    assert calls == [1]
+    shop.write(lambda connection: connection.execute(sa.text("INSERT INTO plain VALUES (1)")))
+    with shop.app.test_request_context():
+        assert (outer(), count()) == (1, 1)
+
+
+@pytest.mark.parametrize("names", [(), (5,), ("id", None)])
+def test_a_row_is_named_by_arguments(shop: Shop, names: tuple[t.Any, ...]) -> None:
+    """state.row() refuses at once what is no name of an argument."""
+    with pytest.raises(TypeError, match=r'state\.row\(User, "user_id"\)'):
+        shop.state.row(Note, *names)
+
+
+def test_ttl_looks_at_no_tables(shop: Shop) -> None:
+    """depends_on= together with consistency="ttl" is refused where it is written."""
+    decorators: list[t.Any] = [shop.state.cache.memoize, shop.state.cache.view]
+    for decorator in decorators:
+        with pytest.raises(ValueError, match="leave out depends_on="):
+            decorator(depends_on=[Note], consistency="ttl")(lambda: None)
+
+
+@pytest.mark.parametrize("way", ["function", "view", "nested"])
+def test_ttl_keeps_nothing_uncommitted(shop: Shop, way: str) -> None:
+    """A value that lasts until its ttl is not kept where it is made from what its caller may yet roll back."""
+    memoize = shop.state.cache.memoize
+    texts = memoize(ttl=3600, consistency="ttl")(shop._texts)
+    if way == "view":
+        texts = shop.state.cache.view(ttl=3600, consistency="ttl")(lambda: ",".join(shop._texts()))
+    if way == "nested":
+        texts = memoize(ttl=3600, consistency="ttl")(lambda: memoize(ttl=3600, consistency="ttl")(shop._texts)())
+
+    def read() -> str:
+        with shop.app.test_request_context():
+            found = texts()
+            return found.get_data(as_text=True) if way == "view" else ",".join(found)
+
+    with shop.app.test_request_context():
+        shop.database.session.add(Note(text="rolled back"))
+        shop.database.session.flush()
+        texts()
+        shop.database.session.rollback()
+    assert read() == ""
+    shop.add()
+    assert read() == ""
+
+
 def test_consistency_ttl(shop: Shop) -> None:
     """A function may ask to be served until its ttl is over."""
     texts = shop.state.cache.memoize(ttl=3600, consistency="ttl")(shop._texts)

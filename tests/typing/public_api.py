@@ -40,6 +40,19 @@ Stateful(app, store=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgume
 t.assert_type(state.database.session, Session)
 t.assert_type(state.database.engines(), dict[str, Engine])
 
+
+# All or nothing
+@state.atomic
+def pay(cents: int) -> str:
+    return str(cents)
+
+
+t.assert_type(pay(7), str)
+pay("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+state.atomic(retry="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+with state.atomic(isolation="SERIALIZABLE"):
+    pass
+
 # Sessions
 t.assert_type(state.user_id, str | None)
 t.assert_type(state.sessions.current, SessionInfo | None)

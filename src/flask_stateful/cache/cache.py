@@ -240,7 +240,7 @@ class Cache:
             missing_ttl=ttl_seconds(missing_ttl),
             front=front,
             depends_on=require_tables(depends_on),
-            consistency=require_consistency(consistency),
+            consistency=require_consistency(consistency, depends_on),
         )
         return lambda view: cached_view(self, view, rules)
 

@@ -75,7 +75,7 @@ class _Plan:
         self._stale = ttl_seconds(stale) or 0.0
         self._tags = (self.own_tag, *map(require_tag, tags))
         self._depends_on = depends_on
-        self._consistency: Consistency | None = require_consistency(consistency)
+        self._consistency: Consistency | None = require_consistency(consistency, depends_on)
 
     def call(self, runtime: Runtime, key: str, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> Call:
         """Return the call for a key."""

@@ -83,9 +83,9 @@ class Runtime:
 
         :raises ConfigError: if it is asked for, and the application has named no database.
         """
-        if consistency == "ttl":
-            return None
         tables = self.storage.tables
+        if consistency == "ttl":
+            return None if tables is None else tables.committed
         if tables is None:
             if consistency is not None or depends_on is not None:
                 raise ConfigError(
@@ -116,13 +116,15 @@ class Runtime:
         self.passes[key] = clock.monotonic() + _PASS
 
 
-def require_consistency(consistency: Consistency | None) -> Consistency | None:
+def require_consistency(consistency: Consistency | None, depends_on: object) -> Consistency | None:
     """Return a consistency, or raise where it is none that we know.
 
-    :raises ValueError: if it is neither ``"exact"`` nor ``"ttl"``.
+    :raises ValueError: if it is neither ``"exact"`` nor ``"ttl"``, or ``"ttl"`` with tables that nobody would look at.
     """
     if consistency not in (None, "exact", "ttl"):
         raise ValueError(f'consistency= takes "exact" and "ttl", not {consistency!r}')
+    if consistency == "ttl" and depends_on is not None:
+        raise ValueError('consistency="ttl" looks at no tables; leave out depends_on=, or write consistency="exact"')
     return consistency
 
 

@@ -49,6 +49,10 @@ class Tables(t.Protocol):
         """
         ...
 
+    def committed(self) -> AbstractContextManager[Reading]:
+        """Note whether what is read in a block is committed, and no tables: the value has none."""
+        ...
+
     def current(self) -> Reading | None:
         """Return what the innermost such block has read so far."""
         ...

@@ -84,11 +84,13 @@ class Database:
         app = _current_app()
         return self._engines.get(app) or self._find_engines(app)
 
-    def name_of(self, engine: Engine) -> str:
+    def name_of(self, engine: Engine | AsyncEngine) -> str:
         """Return the name of an engine, or of one that was made from it with other options.
 
+        :raises TypeError: if it is no engine.
         :raises ConfigError: if it is none of those of ``db=``.
         """
+        engine = _sync_engine(engine, "name_of")
         known = {name: own for engines in list(self._engines.values()) for name, own in engines.items()}
         for name, own in known.items():
             if own is engine or own.pool is engine.pool:
@@ -106,14 +108,9 @@ class Database:
         :raises TypeError: if it is no engine.
         :raises ConfigError: if the engine commits each statement by itself.
         """
-        from sqlalchemy import Engine
-
         from .tuning import tune_sqlite
 
-        sync = getattr(engine, "sync_engine", engine)
-        if not isinstance(sync, Engine):
-            raise TypeError("tune_sqlite() takes an engine; write state.database.tune_sqlite(db.engine)")
-        tune_sqlite(sync)
+        tune_sqlite(_sync_engine(engine, "tune_sqlite"))
 
     def tracker(self, name: str) -> Tracker:
         """Return what follows what is written through one of the current application's engines."""
@@ -205,6 +202,19 @@ def _watch(engines: dict[str, Engine]) -> None:
     for name, engine in engines.items():
         watch(engine, bind=name)
         keep_apart(engine)
+
+
+def _sync_engine(engine: object, asked: str) -> Engine:
+    """Return an engine, or the one inside an asynchronous one.
+
+    :param asked: what is to take it.
+    """
+    from sqlalchemy import Engine
+
+    sync: object = getattr(engine, "sync_engine", engine)
+    if not isinstance(sync, Engine):
+        raise TypeError(f"{asked}() takes an engine; write state.database.{asked}(db.engine)")
+    return sync
 
 
 def _adapt(db: object) -> Adapter:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import typing as t
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Arguments
 
+from ..errors import ConfigError
 from .tags import other_rows, row_key, row_tag
 
 if t.TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Row:
     """
 
     def __init__(self, model: t.Any, *arguments: str) -> None:
-        if not arguments:
+        if not arguments or not all(isinstance(name, str) for name in arguments):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError('state.row() takes a model and names of arguments; write state.row(User, "user_id")')
         self.model = model
         self.names = arguments
@@ -103,6 +105,31 @@ def resolve(database: Database, depends_on: Iterable[t.Any], arguments: Argument
             else:
                 tags.setdefault(name, set()).add(tag)
     return tags
+
+
+def require_known(database: Database, depends_on: Iterable[t.Any], found: set[str] | None) -> None:
+    """Raise where a name stands for no table: what depends on it would never change.
+
+    A name that the metadata does not have may be that of a table which only SQL text names.
+
+    :param found: the tags of what was read; ``None`` where that cannot be told.
+    :raises ConfigError: if neither the metadata has it, nor anything was read from it.
+    """
+    from .adapter import DEFAULT
+
+    names = [item for item in depends_on if isinstance(item, str)]
+    if not names or not found:
+        return
+    statements = database.tracker(DEFAULT).statements
+    unread = [name for name in names if statements.seen({statements.tag_of_name(name)}).isdisjoint(found)]
+    known = statements.known() if unread else {}
+    for name in unread:
+        if statements.tag_of_name(name) not in known:
+            near = difflib.get_close_matches(name, known.values(), 1)
+            meant = f"did you mean {near[0]!r}?" if near else "write the model, or the table itself"
+            raise ConfigError(
+                f"depends_on= names {name!r}, which is no table, and none that the function reads; {meant}"
+            )
 
 
 def _tables(model: t.Any, *, whole: bool) -> Iterator[Table]:

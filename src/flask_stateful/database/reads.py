@@ -10,10 +10,10 @@ import contextlib
 import contextvars
 import logging
 import typing as t
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
 from .checks import Checks, Verdict, Versions, open_connections, tags_of
-from .dependencies import Tags, resolve
+from .dependencies import Tags, require_known, resolve
 from .tags import EVERYTHING
 from .tracker import Tracker, reader, track, transaction_of
 
@@ -50,6 +50,8 @@ class Reading:
         #: The tables of objects that were loaded before, and of which no statement may tell.
         self._carried = Carried(reads.database)
         self._refusal: str | None = None
+        #: The tags of all that was read, whatever the application says; ``None`` where that cannot be told.
+        self.found: set[str] | None = set()
 
     @property
     def versions(self) -> Versions:
@@ -69,6 +71,7 @@ class Reading:
 
     def reads(self, tracker: Tracker, connection: Connection, statement: Statement) -> None:
         """Take note of a statement before it is executed."""
+        self.saw(statement.reads)
         tags = self._wanted(tracker, statement)
         if not tags:
             return
@@ -93,12 +96,19 @@ class Reading:
             if versions.setdefault(tag, version) != version:
                 self.refuse()
 
-    def include(self, other: Reading) -> None:
+    def saw(self, tags: Collection[str] | None) -> None:
+        """Note the tags of what was read; ``None`` where that cannot be told."""
+        self.found = None if self.found is None or tags is None else self.found.union(tags)
+
+    def include(self, other: Recording) -> None:
         """Note that what another computation has made is part of this one."""
-        for name, found in other._versions.items():
+        for name, found in other.versions.items():
             self.note(name, found)
-        if other._refusal is not None:
-            self.refuse(other._refusal)
+        if isinstance(other, Reading):
+            self.saw(other.found)
+        refusal = other._refusal if isinstance(other, Reading) else other.refusal
+        if refusal is not None:
+            self.refuse(refusal)
 
     def _is_unproven(self) -> bool:
         """Tell whether nothing was read from a database that the value is said to be made from."""
@@ -134,6 +144,45 @@ class Reading:
             return {}
 
 
+class OwnChanges:
+    """Sees that a value which lasts until its ttl is not made from what its caller has yet to commit.
+
+    :param outer: what is computed with the value as a part of it.
+    """
+
+    def __init__(self, outer: Recording | None) -> None:
+        self._outer = outer
+        self.versions: Versions = {}
+        self.refusal: str | None = None
+
+    def refuse(self, why: str = "") -> None:
+        """Let the value be for this caller alone."""
+        self.refusal = why
+
+    def reads(self, tracker: Tracker, connection: Connection, statement: Statement) -> None:
+        """Take note of a statement before it is executed."""
+        written = transaction_of(connection).written
+        if written and (statement.reads is None or not written.isdisjoint(statement.reads)):
+            self.refuse()
+        if self._outer is not None:
+            self._outer.reads(tracker, connection, statement)
+
+    def note(self, name: str, found: Mapping[str, int]) -> None:
+        """Leave the versions of tables to who wants to know them."""
+        if self._outer is not None:
+            self._outer.note(name, found)
+
+    def saw(self, tags: Collection[str] | None) -> None:
+        """Leave that to who wants to know it."""
+        if self._outer is not None:
+            self._outer.saw(tags)
+
+    def include(self, other: Recording) -> None:
+        """Note that what another computation has made is part of this one."""
+        if other.refusal is not None:
+            self.refuse(other.refusal)
+
+
 class Carried:
     """The objects that a session had loaded before a computation began.
 
@@ -164,7 +213,24 @@ class Carried:
         return False
 
 
-_innermost: contextvars.ContextVar[Reading | None] = contextvars.ContextVar("flask_stateful_reading", default=None)
+#: What notes what a computation reads.
+Recording: t.TypeAlias = Reading | OwnChanges
+
+_innermost: contextvars.ContextVar[Recording | None] = contextvars.ContextVar("flask_stateful_reading", default=None)
+
+
+@contextlib.contextmanager
+def _listening(reading: Recording) -> Generator[None]:
+    """Let what is read in a block be noted."""
+    outer = _innermost.get()
+    tokens = _innermost.set(reading), reader.set(reading)
+    try:
+        yield
+    finally:
+        _innermost.reset(tokens[0])
+        reader.reset(tokens[1])
+        if outer is not None:
+            outer.include(reading)
 
 
 class TableReads(Checks):
@@ -185,22 +251,23 @@ class TableReads(Checks):
         declared = None
         if depends_on is not None:
             declared = resolve(self.database, depends_on, arguments() if arguments is not None else {})
-        outer = _innermost.get()
         reading = Reading(self, declared)
         for name, tags in (declared or {}).items():
             # A connection that is in an older transaction is asked again, before anything is read from it.
             if not self.is_async({name: {}}):
                 reading.note(name, self.read(name, {*tags, EVERYTHING}) or {})
-        tokens = _innermost.set(reading), reader.set(reading)
-        try:
+        with _listening(reading):
             yield reading
-        finally:
-            _innermost.reset(tokens[0])
-            reader.reset(tokens[1])
-            if outer is not None:
-                outer.include(reading)
+            require_known(self.database, depends_on or (), reading.found)
 
-    def current(self) -> Reading | None:
+    @contextlib.contextmanager
+    def committed(self) -> Generator[OwnChanges]:
+        """Note whether what is read in a block is committed, and nothing else."""
+        reading = OwnChanges(_innermost.get())
+        with _listening(reading):
+            yield reading
+
+    def current(self) -> Recording | None:
         """Return what the innermost such block has read so far."""
         return _innermost.get()
 
@@ -210,6 +277,7 @@ class TableReads(Checks):
         if reading is not None:
             for name, found in versions.items():
                 reading.note(name, found)
+                reading.saw(found)
 
     def are_missing(self, name: str) -> bool:
         """Tell whether a database was found to have no table for versions."""

@@ -265,10 +265,18 @@ class Statements:
         default = self._dialect.default_schema_name or "main"
         return table_tag(table, None if schema is None or schema.casefold() == default.casefold() else schema)
 
+    def known(self) -> dict[str, str]:
+        """Return the names of all tables and views that we know, by their tags."""
+        names = {self.tag(table): table.fullname for table in self._tables()}
+        return {**{name: name for name in {**self.views, **self.triggers}}, **names}
+
     def _tables_called(self, tag: str) -> Iterator[Table]:
+        return (table for table in self._tables() if self.tag(table) == tag)
+
+    def _tables(self) -> Iterator[Table]:
         registries = mapperlib._all_registries()
-        for known in {*self._metadata, *(registry.metadata for registry in registries)}:
-            yield from (table for table in known.tables.values() if self.tag(table) == tag)
+        for metadata in {*self._metadata, *(registry.metadata for registry in registries)}:
+            yield from metadata.tables.values()
 
     # What follows from that
 

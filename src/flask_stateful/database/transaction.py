@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import Token
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from .. import clock
 from ..errors import StateConflict, StateError
@@ -70,6 +70,7 @@ class Transaction:
         """Begin, once there is a statement to execute; with an isolation level, now. Whoever begins calls :meth:`end`.
 
         :raises StateError: if the database is SQLite and not tuned, or the session has changes that stand in the way.
+        :raises ValueError: if the database has no such isolation level.
         """
         if not is_tuned(self._engine):
             raise StateError(
@@ -80,7 +81,16 @@ class Transaction:
             self._end_reading(self._session)
         self._token = means_to_write.set(True)
         if self._options:
-            self._connect()
+            try:
+                self._connect()
+            except ArgumentError as error:
+                self.roll_back()
+                raise ValueError(self._refused_level()) from error
+
+    def _refused_level(self) -> str:
+        levels = sorted({*self._engine.dialect.get_isolation_level_values(t.cast("t.Any", None))} - {"AUTOCOMMIT"})
+        examples = " or ".join(f'atomic(isolation="{level}")' for level in levels)
+        return f"isolation={self._options['isolation_level']!r} is no level of this database; write {examples}"
 
     def end(self) -> None:
         """Let transactions begin as they did before, after the commit or the rollback."""

@@ -8,6 +8,7 @@ import typing as t
 
 from flask import has_app_context
 
+from ..blocks import current_block
 from ..epochs import NoEpochs
 from ..errors import ConfigError, StateError
 from .overlay import cover
@@ -43,6 +44,8 @@ class Isolation:
 
     def _needs_loop(self) -> bool:
         """Tell whether one of the engines is asynchronous."""
+        if current_block.get() is not None:
+            raise StateError(f"test_isolation() stands around atomic blocks, not inside of them; {_WRITE} before them")
         if not has_app_context():
             raise ConfigError(f"test_isolation() needs an application context; {_WRITE}")
         database = self._find_wiring().database

@@ -634,6 +634,81 @@ def test_loaded_before(shops: Shop) -> None:
         assert first() == "new"
 
 
+def test_what_is_found_in_the_session_is_not_kept(shops: Shop) -> None:
+    """T6: what session.get() finds without asking the database may be old, and is kept for nobody; nor is what
+    contains it."""
+    shops.add("old")
+
+    @shops.state.cache.memoize(ttl=3600)
+    def text() -> str:
+        return shops.database.session.get_one(Note, 1).text
+
+    outer = shops.state.cache.memoize(ttl=3600)(lambda: text().upper())
+    with shops.app.test_request_context():
+        held = shops.database.session.get_one(Note, 1)
+        assert (outer(), text()) == ("OLD", held.text)
+    shops.write(lambda connection: connection.execute(sa.update(Note).values(text="new")))
+    with shops.app.test_request_context():
+        assert (outer(), text()) == ("NEW", "new")
+    shops.write(lambda connection: connection.execute(sa.update(Note).values(text="newer")))
+    with shops.app.test_request_context():
+        assert (outer(), text()) == ("NEWER", "newer")
+
+
+def test_what_a_found_object_leads_to_is_not_kept(make_site: MakeSite) -> None:
+    """T6: a found object's table was read and is as it was; but it may lead to others that were loaded before."""
+    shop = Shop(make_site("sessionmaker", "sqlite", binds=True))
+    shop.add("old")
+    with shop.app.app_context():
+        shop.database.session.add(Entry(id=1, text="old"))
+        shop.database.session.commit()
+    calls: list[str] = []
+
+    def count() -> int:
+        session = shop.database.session
+        calls.append(session.get_one(Note, 1).text)
+        return len(session.scalars(sa.select(Note.id)).all())
+
+    cached = shop.state.cache.memoize(ttl=3600)(count)
+    for loads_entry, expected in ((True, 1), (True, 2), (False, 3), (False, 3)):
+        with shop.app.test_request_context():
+            session = shop.database.session
+            held = [session.get_one(Note, 1), *([session.get_one(Entry, 1)] if loads_entry else [])]
+            assert cached() == len(held) - loads_entry
+        assert len(calls) == expected
+
+
+def test_an_exact_value_that_read_nothing_is_not_kept(shop: Shop) -> None:
+    """Who says "exact" of a value that is made from an object of the caller's only is served nothing old."""
+    shop.add("old")
+    held: list[Note] = []
+
+    @shop.state.cache.memoize(ttl=3600, consistency="exact")
+    def text() -> str:
+        return held[0].text
+
+    texts = list[str]()
+    for new in ("new", "newer"):
+        with shop.app.test_request_context():
+            held[:] = [shop.database.session.get_one(Note, 1)]
+            texts.append(text())
+        shop.write(lambda connection, new=new: connection.execute(sa.update(Note).values(text=new)))
+    assert texts == ["old", "new"]
+
+
+def test_what_needs_no_database_is_kept(shop: Shop) -> None:
+    """A function that asks no database is cached as ever, whatever its caller has loaded."""
+    shop.add()
+    calls: list[int] = []
+    cached = shop.state.cache.memoize(ttl=3600)(lambda: calls.append(1))
+    for _ in range(2):
+        with shop.app.test_request_context():
+            held = shop.database.session.get_one(Note, 1)
+            cached()
+            assert held.id == 1
+    assert calls == [1]
+
+
 def test_markers_are_appended_with_the_rest(shop: Shop) -> None:
     """A row that somebody else asks for goes with the commit, and only with it."""
     from flask_stateful.database.tracker import append

@@ -92,7 +92,7 @@ class Runtime:
                     "consistency= and depends_on= need the application's database; write Stateful(app, db=db)"
                 )
             return None
-        return functools.partial(tables.reading, depends_on, arguments)
+        return functools.partial(tables.reading, depends_on, arguments, exact=consistency == "exact")
 
     def unit(self) -> Unit:
         """Return the unit of the current request; outside of one, a unit that nobody asks."""

@@ -40,12 +40,13 @@ class Tables(t.Protocol):
     """The tables of one application."""
 
     def reading(
-        self, depends_on: Iterable[t.Any] | None = None, arguments: Arguments | None = None
+        self, depends_on: Iterable[t.Any] | None = None, arguments: Arguments | None = None, *, exact: bool = False
     ) -> AbstractContextManager[Reading]:
         """Note what is read in a block.
 
         :param depends_on: what the value depends on, instead of what it is found to read.
         :param arguments: returns what the function was called with.
+        :param exact: whether the application says that the value is made from the database.
         """
         ...
 

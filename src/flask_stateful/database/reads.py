@@ -12,7 +12,8 @@ import logging
 import typing as t
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
-from .checks import Checks, Verdict, Versions, open_connections, tags_of
+from .carried import Carried
+from .checks import Checks, Verdict, Versions
 from .dependencies import Tags, require_known, resolve
 from .tags import EVERYTHING
 from .tracker import Tracker, reader, track, transaction_of
@@ -20,7 +21,6 @@ from .tracker import Tracker, reader, track, transaction_of
 if t.TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from .database import Database
     from .statements import Statement
 
 logger = logging.getLogger("flask_stateful")
@@ -39,15 +39,17 @@ class Reading:
     """What one computation has read.
 
     :param declared: what the value depends on, by engine, where the application says so.
+    :param exact: whether the application says that it is made from the database.
     """
 
-    def __init__(self, reads: TableReads, declared: Tags | None) -> None:
+    def __init__(self, reads: TableReads, declared: Tags | None, *, exact: bool = False) -> None:
         self._reads = reads
         self._declared = declared
+        self._exact = exact
         self._versions: dict[str, dict[str, int]] = {}
         #: The versions that each connection has told.
         self._known: list[tuple[Connection, dict[str, int]]] = []
-        #: The tables of objects that were loaded before, and of which no statement may tell.
+        #: What was loaded before, and of which no statement may tell.
         self._carried = Carried(reads.database)
         self._refusal: str | None = None
         #: The tags of all that was read, whatever the application says; ``None`` where that cannot be told.
@@ -64,6 +66,10 @@ class Reading:
         if self._refusal is None and (self._is_unproven() or self._carried.may_be_old(self._versions)):
             return ""
         return self._refusal
+
+    def finds(self, key: t.Any) -> None:
+        """Take note of an object that a session has found without a statement."""
+        self._carried.find(key)
 
     def refuse(self, why: str = "") -> None:
         """Let the value be for this caller alone."""
@@ -106,14 +112,18 @@ class Reading:
             self.note(name, found)
         if isinstance(other, Reading):
             self.saw(other.found)
+            for key in other._carried.found:
+                self.finds(key)
         refusal = other._refusal if isinstance(other, Reading) else other.refusal
         if refusal is not None:
             self.refuse(refusal)
 
     def _is_unproven(self) -> bool:
-        """Tell whether nothing was read from a database that the value is said to be made from."""
-        names = self._declared or {}
-        return any(name not in self._versions and not self._reads.are_missing(name) for name in names)
+        """Tell whether it cannot be known which versions of its tables the value is made from."""
+        if self._declared is None:
+            is_silent = self._exact and not self._versions and bool(self._carried)
+            return is_silent or self._carried.lead_past(self._versions)
+        return any(name not in self._versions and not self._reads.are_missing(name) for name in self._declared)
 
     def _wanted(self, tracker: Tracker, statement: Statement) -> set[str]:
         """Return the tags whose versions are to be read before a statement is executed."""
@@ -167,6 +177,11 @@ class OwnChanges:
         if self._outer is not None:
             self._outer.reads(tracker, connection, statement)
 
+    def finds(self, key: t.Any) -> None:
+        """Leave that to who wants to know it."""
+        if self._outer is not None:
+            self._outer.finds(key)
+
     def note(self, name: str, found: Mapping[str, int]) -> None:
         """Leave the versions of tables to who wants to know them."""
         if self._outer is not None:
@@ -181,36 +196,6 @@ class OwnChanges:
         """Note that what another computation has made is part of this one."""
         if other.refusal is not None:
             self.refuse(other.refusal)
-
-
-class Carried:
-    """The objects that a session had loaded before a computation began.
-
-    It may use them without a statement that anybody hears of, and they may be older than what it reads.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        session = database.adapter.scope()
-        loaded = [] if session is None else [state for state in session.identity_map.all_states() if not state.expired]
-        self._models = {state.class_ for state in loaded}
-        # What a session keeps over its commits may have been loaded at any time.
-        self._is_bounded = session is not None and session.expire_on_commit
-
-    def may_be_old(self, versions: Versions) -> bool:
-        """Tell whether a table that was read may have changed since such objects were loaded from it."""
-        if not self._models:
-            return False
-        for name, found in versions.items():
-            tracker = self._database.tracker(name)
-            tables = tags_of(self._models, tracker)
-            began = min((transaction_of(each).began for each in open_connections(tracker)), default=-1.0)
-            for tag, version in found.items():
-                if tag.partition("[")[0] not in tables:
-                    continue
-                if not self._is_bounded or not tracker.versions.was_so(tag, version, began):
-                    return True
-        return False
 
 
 #: What notes what a computation reads.
@@ -241,17 +226,22 @@ class TableReads(Checks):
 
     @contextlib.contextmanager
     def reading(
-        self, depends_on: Iterable[t.Any] | None = None, arguments: Callable[[], Mapping[str, t.Any]] | None = None
+        self,
+        depends_on: Iterable[t.Any] | None = None,
+        arguments: Callable[[], Mapping[str, t.Any]] | None = None,
+        *,
+        exact: bool = False,
     ) -> Generator[Reading]:
         """Note what is read in a block.
 
         :param depends_on: what the value depends on, instead of what it is found to read.
         :param arguments: returns what the function was called with.
+        :param exact: whether the application says that the value is made from the database.
         """
         declared = None
         if depends_on is not None:
             declared = resolve(self.database, depends_on, arguments() if arguments is not None else {})
-        reading = Reading(self, declared)
+        reading = Reading(self, declared, exact=exact)
         for name, tags in (declared or {}).items():
             # A connection that is in an older transaction is asked again, before anything is read from it.
             if not self.is_async({name: {}}):

@@ -115,6 +115,9 @@ class Reader(t.Protocol):
     def reads(self, tracker: Tracker, connection: Connection, statement: Statement) -> None:
         """Take note of a statement before it is executed."""
 
+    def finds(self, key: t.Any) -> None:
+        """Take note of an object that a session has found by its identity key, without a statement."""
+
 
 #: What wants to know of the statements of the current thread or task.
 reader: t.Final[contextvars.ContextVar[Reader | None]] = contextvars.ContextVar("flask_stateful_reader", default=None)

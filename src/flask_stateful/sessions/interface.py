@@ -76,11 +76,16 @@ class StatefulSessionInterface(SessionInterface):
             return
         if session.accessed:
             vary_by_cookie(response)
-        if session.touched:
-            if not session.closed:
-                session.save()
-            self._send_cookie(session, response)
-        session.close()
+            if session.touched:
+                if not session.closed:
+                    session.save()
+                self._send_cookie(session, response)
+        session.closed = True
+
+    def is_null_session(self, obj: object) -> bool:
+        """Tell whether a session is Flask's, for an application without a key."""
+        # To ask whether an object is of an abstract class, as Flask's is, takes longer than to open a session.
+        return type(obj) is not Session and super().is_null_session(obj)
 
     def _send_cookie(self, session: Session, response: Response) -> None:
         if session.outcome in (Outcome.UNCHANGED, Outcome.DEAD):

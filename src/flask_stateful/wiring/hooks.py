@@ -27,15 +27,18 @@ from ..unit import Unit
 from .services import Services
 
 if t.TYPE_CHECKING:
-    from flask import Flask, Response
+    from flask import Flask, Request, Response
     from flask.typing import ResponseReturnValue
 
     from ..stores.sql import SQLStore
 
 logger = logging.getLogger("flask_stateful")
 
-#: Returns the current application itself: to go through the proxy takes longer than a hit in the cache.
+# To go through a proxy takes longer than a hit in the cache, or than all else that we add to a request.
+#: Returns the current application itself.
 _current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
+#: Returns the current request itself.
+_current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 
 class Wiring(Services):
@@ -88,10 +91,11 @@ class Wiring(Services):
         unit_key = self._unit_key
 
         def finish(response: Response) -> Response:
-            unit: Unit | None = request.environ.get(unit_key)
+            environ = _current_request().environ
+            unit: Unit | None = environ.get(unit_key)
             if unit is None:
                 # Whoever writes from now on, in a streamed body, is to hear that it is too late.
-                request.environ[unit_key] = None
+                environ[unit_key] = None
                 return response
             return response if unit.closed and not unit.outgoing else self._finish(unit, response)
 

@@ -271,7 +271,7 @@ class Unit:
         for participant in self._participants:
             participant.close()
         # They know the unit; without this, a session's data would stay in memory until the garbage collector runs.
-        self._participants = []
+        self._participants, self.contended = [], None
 
 
 def _step(participant: Participant) -> Step:

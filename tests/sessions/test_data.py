@@ -6,9 +6,11 @@ import collections
 import copy
 import dataclasses
 import enum
+import gc
 import logging
 import os
 import typing as t
+import weakref
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -752,3 +754,19 @@ def test_h23_first_record_is_what_is_written_today(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("flask_stateful.sessions.record.os.urandom", lambda length: bytes(range(length)))
     seal = RecordSeal(Keyring(test_ids.SECRET), token=test_ids.TOKEN, key=test_ids.STORE_KEY)
     assert seal.seal(test_record.HEADER, test_record.encoded(test_record.ITEMS)) == FIRST_RECORD
+
+
+@pytest.mark.parametrize(
+    "view", [lambda: session["seen"], lambda: session.update(seen=session["seen"] + 1)], ids=["read", "write"]
+)
+def test_nothing_of_a_session_waits_for_the_garbage_collector(visitor: Visitor, view: Callable[[], object]) -> None:
+    """What a session held is freed as soon as its request has ended."""
+    visitor.ask(lambda: session.update(seen=1))
+    visitor.ask(view)  # the first time, a server is asked what it understands
+    gc.collect()
+    gc.disable()
+    try:
+        known = visitor.ask(lambda: (view(), weakref.ref(t.cast("t.Any", session)._get_current_object()))[1])
+        assert known() is None
+    finally:
+        gc.enable()

@@ -61,7 +61,7 @@ def _bring_up(session: Session, model: Model) -> None:
     items = session.items_for(f"{model.name}.*")
     if items is None or session.closed or model.name in session.migrated:
         return
-    session.migrated.add(model.name)
+    session.migrated |= {model.name}
     versions: dict[int, dict[str, str]] = {}
     for key in items.values:
         name, dot, rest = key.partition(".")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import typing as t
 
+import msgspec
+
 from .. import clock, signals
 from ..declared.kept import report_changed, report_invalid
 from ..errors import PayloadError, StateConflict, ValueTooLarge
@@ -40,17 +42,14 @@ MAX_ROUNDS: t.Final = 100
 _SHORTEST_TTL: t.Final = 0.001
 
 
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A session's place in the store, as one request knows it."""
 
-    __slots__ = ("dead", "id", "record")
-
-    def __init__(self, identity: Identity) -> None:
-        self.id = identity
-        #: What the store holds; ``None`` when it holds nothing, or nothing that is still valid.
-        self.record: Record | None = None
-        #: Whether the session has ended: the store holds a tombstone, or nothing where a record was before.
-        self.dead = False
+    id: Identity
+    #: What the store holds; ``None`` when it holds nothing, or nothing that is still valid.
+    record: Record | None = None
+    #: Whether the session has ended: the store holds a tombstone, or nothing where a record was before.
+    dead: bool = False
 
 
 #: A session as a save leaves it, and what became of it.
@@ -87,42 +86,34 @@ class SessionRecords:
 
         :raises StoreError: if the store cannot be asked.
         """
-        entry = Entry(identity)
-        self.fetch(entry)
+        entry = self.fetch(Entry(identity))
         if entry.record is None and not entry.dead:
             self.emit(signals.session_id_invalid, reason="unknown")
         return entry
 
-    def fetch(self, entry: Entry) -> bool:
-        """Read what the store holds now.
-
-        :return: whether the session is alive.
-        """
+    def fetch(self, entry: Entry) -> Entry:
+        """Return a session as the store has it now."""
         data = self.store.get(entry.id.key)
         # What this request has seen alive is dead once it has gone, also where no tombstone says so any more.
-        entry.dead = data == TOMBSTONE or entry.record is not None
-        entry.record = None
         if data is None or data == TOMBSTONE:
-            return False
+            return Entry(entry.id, dead=data is not None or entry.record is not None)
         try:
             record = entry.id.seal.open(data)
         except PayloadError:
-            self.drop_corrupt(entry, data)
-            return False
+            return self.drop_corrupt(Entry(entry.id, dead=entry.record is not None), data)
         if self._is_over(record.header):
             self._remove(entry, data)
             self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason="expired")
-            return False
-        entry.record, entry.dead = record, False
-        return True
+            return Entry(entry.id, dead=entry.record is not None)
+        return Entry(entry.id, record)
 
-    def drop_corrupt(self, entry: Entry, data: bytes) -> None:
-        """Remove a record that cannot be opened or decoded, and report it once."""
+    def drop_corrupt(self, entry: Entry, data: bytes) -> Entry:
+        """Remove a record that cannot be opened or decoded, report it once, and return the session without it."""
         self._remove(entry, data)
-        entry.record = None
         reference = self.reference(entry.id.key)
         logger.warning("dropped the stored session %s: it is damaged, forged or swapped", reference)
         self.emit(signals.session_corrupt, reference=reference)
+        return Entry(entry.id, dead=entry.dead)
 
     def _remove(self, entry: Entry, data: bytes) -> None:
         """Remove what was read; where another request has written since, leave its work alone."""
@@ -155,7 +146,7 @@ class SessionRecords:
             if saved is not None:
                 return saved
             if left > 1:
-                self.fetch(entry)
+                entry = self.fetch(entry)
         raise StateConflict("others kept rewriting a session while it was being saved")
 
     def destroy(self, entry: Entry, reason: str) -> None:
@@ -172,13 +163,12 @@ class SessionRecords:
         items = change.apply({})
         if is_empty(items, change.login):
             return entry, Outcome.UNCHANGED
-        created = Entry(self.identities.issue())
-        header = self._new_header(change.login, visitor)
-        created.record = self._seal(created, header, items)
-        if not self.store.add(created.id.key, created.record.data, self._ttl(header)):
+        identity, header = self.identities.issue(), self._new_header(change.login, visitor)
+        record = self._seal(identity, header, items)
+        if not self.store.add(identity.key, record.data, self._ttl(header)):
             raise StateConflict("the store already holds a session that was only just invented")
-        self.emit(signals.session_created, reference=self.reference(created.id.key))
-        return created, Outcome.MOVED
+        self.emit(signals.session_created, reference=self.reference(identity.key))
+        return Entry(identity, record), Outcome.MOVED
 
     def _try_to_save(self, entry: Entry, change: Change, visitor: Visitor) -> Saved | None:
         """Save, or return ``None`` where another request has written since the record was read."""
@@ -198,18 +188,16 @@ class SessionRecords:
             return self._end(entry, old, "cleared" if change.cleared else "emptied")
         if change.moves:
             return self._move(entry, old, change, header=header, items=items)
-        new = self._seal(entry, header, items)
+        new = self._seal(entry.id, header, items)
         if not self.store.swap(entry.id.key, old.data, new.data, self._ttl(header)):
             return None
-        entry.record = new
-        return entry, Outcome.SAVED if change else Outcome.RENEWED
+        return Entry(entry.id, new), Outcome.SAVED if change else Outcome.RENEWED
 
     def _end(self, entry: Entry, old: Record, reason: str) -> Saved | None:
         if not self.store.swap(entry.id.key, old.data, TOMBSTONE, TOMBSTONE_TTL):
             return None
-        entry.record = None
         self.emit(signals.session_destroyed, reference=self.reference(entry.id.key), reason=reason)
-        return entry, Outcome.ENDED
+        return Entry(entry.id), Outcome.ENDED
 
     def _move(
         self, entry: Entry, old: Record, change: Change, *, header: Header, items: t.Mapping[str, Raw]
@@ -218,17 +206,17 @@ class SessionRecords:
 
         In this order a crash in between loses nothing: the browser still has the old id, and nobody has the new one.
         """
-        moved = Entry(self.identities.issue())
-        moved.record = self._seal(moved, header, items)
-        self.store.set(moved.id.key, moved.record.data, self._ttl(header))
+        identity = self.identities.issue()
+        record = self._seal(identity, header, items)
+        self.store.set(identity.key, record.data, self._ttl(header))
         if not self.store.swap(entry.id.key, old.data, TOMBSTONE, TOMBSTONE_TTL):
-            self.store.delete(moved.id.key)
+            self.store.delete(identity.key)
             return None
-        self._announce_move(entry, moved, change)
-        return moved, Outcome.MOVED
+        self._announce_move(entry.id, identity, change)
+        return Entry(identity, record), Outcome.MOVED
 
-    def _announce_move(self, entry: Entry, moved: Entry, change: Change) -> None:
-        previous, reference = self.reference(entry.id.key), self.reference(moved.id.key)
+    def _announce_move(self, old: Identity, new: Identity, change: Change) -> None:
+        previous, reference = self.reference(old.key), self.reference(new.key)
         if change.cleared:
             self.emit(signals.session_destroyed, reference=previous, reason="cleared")
             self.emit(signals.session_created, reference=reference)
@@ -237,8 +225,8 @@ class SessionRecords:
 
     # Parts
 
-    def _seal(self, entry: Entry, header: Header, items: t.Mapping[str, Raw]) -> Record:
-        data = entry.id.seal.seal(header, items)
+    def _seal(self, identity: Identity, header: Header, items: t.Mapping[str, Raw]) -> Record:
+        data = identity.seal.seal(header, items)
         if len(data) > self.options.max_bytes:
             sizes = sorted(((len(bytes(raw)), key) for key, raw in items.items()), reverse=True)[:3]
             biggest = ", ".join(f"{key!r} ({size:,})" for size, key in sizes)

@@ -7,6 +7,8 @@ import copy
 import typing as t
 from collections.abc import Callable, Generator, Mapping
 
+import msgspec
+
 from .. import signals
 from ..blocks import current_block, joining
 from ..errors import DecodeError, StateClosed, StateConflict, StoreError, StoreUnavailable
@@ -26,7 +28,7 @@ if t.TYPE_CHECKING:
 USER: t.Final = "(user)"
 
 
-class State(t.NamedTuple):
+class State(msgspec.Struct, frozen=True):
     """How a session stands with its store and its cookie."""
 
     entry: Entry | None
@@ -65,24 +67,26 @@ class Session(SessionMapping):
     #: Whether this request holds the session's lock.
     locked = False
 
+    #: What became of the session, for the cookie.
+    outcome = Outcome.UNCHANGED
+    #: Whether the cookie turns from one for this browser session into a permanent one, or back.
+    recookie = False
+    #: The declared classes whose earlier versions were looked for.
+    migrated = frozenset[str]()
+    _entry: Entry | None = None
+    #: Why the session could not be read.
+    _failure: Exception | None = None
+    #: What :meth:`destroy` has ended.
+    _ended: Ended | None = None
+
     # Set by the first look inside; a request that takes none pays for none of them.
     _items: TrackedItems
     _records: SessionRecords
-    _entry: Entry | None
     _change: Change
-    _failure: Exception | None
     #: The request's unit, which is told what is read.
     unit: Unit
-    #: What became of the session, for the cookie.
-    outcome: Outcome
-    #: The declared classes whose earlier versions were looked for.
-    migrated: set[str]
-    #: Whether the cookie turns from one for this browser session into a permanent one, or back.
-    recookie: bool
     #: What discarding goes back to.
     _kept: State
-    #: What :meth:`destroy` has ended.
-    _ended: Ended | None
 
     def __init__(self, opener: Opener, environ: WSGIEnvironment) -> None:
         self._opener = opener
@@ -91,11 +95,10 @@ class Session(SessionMapping):
     def _load(self) -> None:
         """Read the session from the store. If that fails, it is empty and read-only from then on."""
         self.touched = self.accessed = True
-        self._entry, self._failure, self._ended = None, None, None
-        self.outcome, self.recookie = Outcome.UNCHANGED, False
         try:
             self._records, self._entry = self._opener(self)
-            self.unit.contended = self
+            if not self.closed:
+                self.unit.contended = self
         except Exception as error:
             self._failure = error
             raise
@@ -106,7 +109,6 @@ class Session(SessionMapping):
     def _reset(self) -> None:
         """Go back to what the store holds."""
         self._items, self._change = TrackedItems(self._stored, self._codec), Change()
-        self.migrated = set()
 
     @property
     def _codec(self) -> SessionCodec:
@@ -157,7 +159,7 @@ class Session(SessionMapping):
                 self._records.report_invalid(field)
                 raise KeyError(key) from None
             if self._entry is not None and self._entry.record is not None:
-                self._records.drop_corrupt(self._entry, self._entry.record.data)
+                self._entry = self._records.drop_corrupt(self._entry, self._entry.record.data)
             # What this request has done is whole, and begins another session.
             own, self._items = self._items.assigned_values(), TrackedItems({}, self._codec)
             for name, value in own.items():
@@ -265,7 +267,7 @@ class Session(SessionMapping):
         """Read the store again; this request's own changes stay."""
         items = self._writable()
         if self._entry is not None and self._record is not None and not self._change.cleared:
-            self._records.fetch(self._entry)
+            self._entry = self._records.fetch(self._entry)
             items.rebase(self._stored, keep_changes=True)
 
     def settle(self) -> None:
@@ -294,15 +296,15 @@ class Session(SessionMapping):
         self._change = change
 
     def _state(self) -> State:
-        return State(copy.copy(self._entry), self.outcome, self.recookie, frozenset(self.migrated))
+        return State(self._entry, self.outcome, self.recookie, self.migrated)
 
     def _stand(self, state: State) -> bool:
         """Stand with store and cookie as before, except that what :meth:`destroy` has ended since stays ended.
 
         :return: whether there is such.
         """
-        self._entry, self.outcome, self.recookie = copy.copy(state.entry), state.outcome, state.recookie
-        self.migrated = set(state.migrated)
+        self._entry, self.outcome, self.recookie = state.entry, state.outcome, state.recookie
+        self.migrated = state.migrated
         has_ended = self._ended is not None and state.entry is not None and state.entry.id is self._ended.entry.id
         if has_ended:
             self._entry, self.outcome = None, Outcome.ENDED

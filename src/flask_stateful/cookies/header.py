@@ -35,12 +35,13 @@ class CookieFinder:
 
     def __init__(self, name: str) -> None:
         # No quantifier gives back what it took: a header made to go wrong is read in linear time, too.
-        self._pattern = re.compile(rf"(?:^|;)[ \t]*+{re.escape(name)}=([^;]*+)")
+        self._pattern = re.compile(rf";[ \t]*+{re.escape(name)}=([^;]*+)")
 
     def raw(self, environ: WSGIEnvironment) -> list[str]:
         """Return what the browser sent under the name, as it stands there, the first few of them."""
         header = environ.get("HTTP_COOKIE")
-        return self._pattern.findall(header)[:_MAX_TWINS] if header else []
+        # A pattern that begins with one character, and not with one of two things, is found three times as fast.
+        return self._pattern.findall(f";{header}")[:_MAX_TWINS] if header else []
 
     def values(self, environ: WSGIEnvironment) -> list[str]:
         """Return the same without quotes and blanks around it, for values that have none inside."""

@@ -20,7 +20,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from ..errors import BadSeal, DecodeError
-from ..sealing import KEY_ID_BYTES, NONCE_BYTES, TAG_BYTES, Key, Keyring
+from ..sealing import KEY_ID_BYTES, NONCE_BYTES, TAG_BYTES, Keyring
 from ..serialization import Raw, dumps_items, loads_items
 
 if t.TYPE_CHECKING:
@@ -56,6 +56,15 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
         return self.created_at + self.lifetime
 
 
+class _Ciphers(t.NamedTuple):
+    """What one key of the application makes of a session id."""
+
+    header: AESGCM
+    body: AESGCM
+    #: Whether it is a fallback key.
+    stale: bool
+
+
 class Record(msgspec.Struct, frozen=True):
     """A session's record, opened."""
 
@@ -84,45 +93,45 @@ class RecordSeal:
         self._keyring = keyring
         self._token = token.encode()
         self._key = key.encode()
-        self._ciphers: dict[bytes, tuple[AESGCM, AESGCM]] = {}
+        #: By how a record begins.
+        self._ciphers: dict[bytes, _Ciphers] = {}
 
     def seal(self, header: Header, items: t.Mapping[str, Raw]) -> bytes:
         """Return the record's bytes."""
-        key = self._keyring.current
-        header_cipher, body_cipher = self._ciphers_of(key)
+        begin = _FORMAT + self._keyring.current.id
+        ciphers = self._ciphers.get(begin) or self._make_ciphers(begin)
         encoded, nonce = _header_encoder.encode(header), os.urandom(NONCE_BYTES)
-        prefix = b"".join((_FORMAT, key.id, nonce, (len(encoded) + TAG_BYTES).to_bytes(2, "big")))
-        start = prefix + header_cipher.encrypt(nonce, encoded, prefix)
-        return start + body_cipher.encrypt(nonce, dumps_items(items), start)
+        prefix = begin + nonce + (len(encoded) + TAG_BYTES).to_bytes(2, "big")
+        start = prefix + ciphers.header.encrypt(nonce, encoded, prefix)
+        return start + ciphers.body.encrypt(nonce, dumps_items(items), start)
 
     def open(self, data: bytes) -> Record:
         """Return the record in some bytes.
 
         :raises PayloadError: if they are no record, or not this session's.
         """
-        key = self._keyring.find(data[len(_FORMAT) : _NONCE_AT])
-        if key is None or data[: len(_FORMAT)] != _FORMAT or len(data) < _SHORTEST:
-            raise BadSeal("the record has an unknown format or key")
-        header_cipher, body_cipher = self._ciphers_of(key)
+        begin = data[:_NONCE_AT]
+        ciphers = self._ciphers.get(begin) or self._make_ciphers(begin)
+        if len(data) < _SHORTEST:
+            raise BadSeal("the record is too short")
         nonce, body_at = data[_NONCE_AT:_LENGTH_AT], _HEADER_AT + int.from_bytes(data[_LENGTH_AT:_HEADER_AT], "big")
         try:
-            header = header_cipher.decrypt(nonce, data[_HEADER_AT:body_at], data[:_HEADER_AT])
-            body = body_cipher.decrypt(nonce, data[body_at:], data[:body_at])
+            header = ciphers.header.decrypt(nonce, data[_HEADER_AT:body_at], data[:_HEADER_AT])
+            body = ciphers.body.decrypt(nonce, data[body_at:], data[:body_at])
+            return Record(_header_decoder.decode(header), loads_items(body), data, ciphers.stale)
         except InvalidTag:
             raise BadSeal("the record is damaged, forged or another session's") from None
-        return Record(_decode_header(header), loads_items(body), data, key is not self._keyring.current)
+        except msgspec.DecodeError as error:
+            raise DecodeError("the record's header is not readable") from error
 
-    def _ciphers_of(self, key: Key) -> tuple[AESGCM, AESGCM]:
-        """Return what seals the header and what seals the body."""
-        ciphers = self._ciphers.get(key.id)
-        if ciphers is None:
-            header, body = key.cipher("session header", self._key), key.cipher("session body", self._token)
-            ciphers = self._ciphers[key.id] = header, body
+    def _make_ciphers(self, begin: bytes) -> _Ciphers:
+        """Return what seals and opens records that begin so.
+
+        :raises BadSeal: if none of ours do.
+        """
+        key = self._keyring.find(begin[len(_FORMAT) :])
+        if key is None or not begin.startswith(_FORMAT):
+            raise BadSeal("the record has an unknown format or key")
+        header, body = key.cipher("session header", self._key), key.cipher("session body", self._token)
+        ciphers = self._ciphers[begin] = _Ciphers(header, body, key is not self._keyring.current)
         return ciphers
-
-
-def _decode_header(data: bytes) -> Header:
-    try:
-        return _header_decoder.decode(data)
-    except msgspec.DecodeError as error:
-        raise DecodeError("the record's header is not readable") from error

@@ -159,15 +159,14 @@ class TrackedItems:
             self.adopt_defaults()
         if not (self._assigned or self._viewed or self._orphans):
             return {}
-        self._require_no_orphan_changes()
-        moved = self._moved()
-        changed = {
-            key: encoded
-            for key, encoded in self._encodings().items()
-            if key in moved or not self._is_stored(key, encoded)
-        }
-        for key in changed.keys() - self._encoded.keys():
-            self._codec.check(key, self.values[key])
+        if self._orphans:
+            self._require_no_orphan_changes()
+        changed, moved = self._encodings(), self._moved()
+        for key, encoded in list(changed.items()):
+            if self._is_stored(key, encoded) and key not in moved:
+                del changed[key]
+            elif key not in self._encoded:
+                self._codec.check(key, self.values[key])
         return changed
 
     def removed(self) -> set[str]:
@@ -178,6 +177,8 @@ class TrackedItems:
 
     def _moved(self) -> set[str]:
         """Return the keys that were removed and assigned again, if that has changed the order of keys."""
+        if not self.deleted:
+            return set()
         again = self.deleted & self.values.keys() & self.stored.keys()
         if not again:
             return again
@@ -242,14 +243,17 @@ class TrackedItems:
 
     def _is_stored(self, key: str, encoded: bytes) -> bool:
         """Tell whether an encoding is that of the stored value."""
-        return key in self.stored and encoded in (bytes(self.stored[key]), self._seen.get(key))
+        stored = self.stored.get(key)
+        return stored is not None and encoded in (bytes(stored), self._seen.get(key))
 
     def _encodings(self) -> dict[str, bytes]:
         """Return the encodings that all values which may have changed have now, in the order of their keys."""
-        suspects = self._assigned | self._viewed
-        encode = self._codec.encode
+        suspects = self._assigned | self._viewed if self._viewed else self._assigned
+        known, encode = self._encoded, self._codec.encode
         return {
-            key: self._encoded.get(key) or encode(key, value) for key, value in self.values.items() if key in suspects
+            key: known[key] if key in known else encode(key, value)
+            for key, value in self.values.items()
+            if key in suspects
         }
 
     def _require_no_orphan_changes(self) -> None:

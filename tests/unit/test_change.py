@@ -69,7 +69,7 @@ def test_longest_parts_fit_into_a_record() -> None:
     """However long address, browser name and user id are, the record has room for them."""
     visitor = Visitor.of({"REMOTE_ADDR": "1" * 70_000, "HTTP_USER_AGENT": "ä" * 70_000})
     user_id = require_user_id("ü" * 512)
-    header = Header(b"handle", user_id, 0.0, 0.0, 1.5, **visitor._asdict())
+    header = Header(b"handle", user_id, 0.0, 0.0, 1.5, visitor.ip, visitor.user_agent)
     seal = RecordSeal(Keyring("secret"), token="token", key="key")
     assert seal.open(seal.seal(header, {})).header == header
     assert visitor.user_agent == "ä" * 200

@@ -36,7 +36,7 @@ class SessionOptions:
     lock_timeout: float
 
 
-class Visitor(t.NamedTuple):
+class Visitor(msgspec.Struct, frozen=True):
     """Who makes the request, for the session's header."""
 
     ip: str
@@ -64,7 +64,7 @@ class Change(msgspec.Struct, kw_only=True):
     forced: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.assigned or self.deleted or self.forced) or self.moves
+        return bool(self.assigned or self.deleted or self.forced or self.moves)
 
     @property
     def moves(self) -> bool:
@@ -73,8 +73,11 @@ class Change(msgspec.Struct, kw_only=True):
 
     def apply(self, items: t.Mapping[str, Raw]) -> dict[str, Raw]:
         """Return the items with this change made to them."""
-        kept = {} if self.cleared else {key: raw for key, raw in items.items() if key not in self.deleted}
-        kept.update((key, Raw(value)) for key, value in self.assigned.items())
+        kept = {} if self.cleared else dict(items)
+        for key in self.deleted:
+            kept.pop(key, None)
+        for key, value in self.assigned.items():
+            kept[key] = Raw(value)
         return kept
 
 
@@ -95,4 +98,4 @@ class Outcome(enum.Enum):
 
 def is_empty(items: t.Collection[str], user_id: str | None) -> bool:
     """Tell whether a session with these keys and this user has nothing worth keeping."""
-    return user_id is None and not any(key != PERMANENT for key in items)
+    return user_id is None and len(items) == (PERMANENT in items)

@@ -90,7 +90,7 @@ class StatefulSessionInterface(SessionInterface):
     def _send_cookie(self, session: Session, response: Response) -> None:
         if session.outcome in (Outcome.UNCHANGED, Outcome.DEAD):
             return
-        service, entry = self._service(), session.entry
+        service, entry = self._service(), session.known
         is_secure = session.environ.get("wsgi.url_scheme") == "https"
         if session.outcome is Outcome.ENDED:
             if service.finder.values(session.environ):

@@ -42,6 +42,11 @@ class SessionMapping(SessionMixin, abc.ABC):
         value = self._values(key)[key]
         return self._decode(key, value) if type(value) is Raw else value
 
+    def get(self, key: str, default: t.Any = None) -> t.Any:
+        """Return the value of a key; where there is none, the default."""
+        value = self._values(key).get(key, default)
+        return super().get(key, default) if type(value) is Raw else value
+
     def __contains__(self, key: object) -> bool:
         return key in self._values(key)
 
@@ -74,7 +79,8 @@ class SessionMapping(SessionMixin, abc.ABC):
         items = self._writable()
         if type(key) is not str:
             raise TypeError(f"a session key must be str, not {type(key).__name__}; write session[str(key)]")
-        dumps(key, where="a session key")
+        if not key.isascii():
+            dumps(key, where="a session key")
         items.assign(key, value)
 
     def __delitem__(self, key: str) -> None:

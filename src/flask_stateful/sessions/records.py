@@ -251,15 +251,7 @@ class SessionRecords:
     @staticmethod
     def _seen(header: Header, visitor: Visitor) -> Header:
         """Return the header with the time and place of this request."""
-        return Header(
-            handle=header.handle,
-            user_id=header.user_id,
-            created_at=header.created_at,
-            last_seen_at=clock.now(),
-            lifetime=header.lifetime,
-            ip=visitor.ip,
-            user_agent=visitor.user_agent,
-        )
+        return msgspec.structs.replace(header, last_seen_at=clock.now(), ip=visitor.ip, user_agent=visitor.user_agent)
 
     def expires_at(self, header: Header) -> float:
         """Return when a session ends if it is not used again, in seconds since 1970."""

@@ -73,7 +73,8 @@ class Session(SessionMapping):
     recookie = False
     #: The declared classes whose earlier versions were looked for.
     migrated = frozenset[str]()
-    _entry: Entry | None = None
+    #: Its place in the store, as far as this request has looked.
+    known: Entry | None = None
     #: Why the session could not be read.
     _failure: Exception | None = None
     #: What :meth:`destroy` has ended.
@@ -96,7 +97,7 @@ class Session(SessionMapping):
         """Read the session from the store. If that fails, it is empty and read-only from then on."""
         self.touched = self.accessed = True
         try:
-            self._records, self._entry = self._opener(self)
+            self._records, self.known = self._opener(self)
             if not self.closed:
                 self.unit.contended = self
         except Exception as error:
@@ -116,11 +117,11 @@ class Session(SessionMapping):
 
     @property
     def _record(self) -> Record | None:
-        return self._entry.record if self._entry is not None else None
+        return self.known.record if self.known is not None else None
 
     @property
     def _stored(self) -> Mapping[str, Raw]:
-        entry = self._entry
+        entry = self.known
         return entry.record.items if entry is not None and entry.record is not None else {}
 
     def _values(self, read: object = "*") -> dict[str, t.Any]:
@@ -158,8 +159,8 @@ class Session(SessionMapping):
                 self._items.delete(key)
                 self._records.report_invalid(field)
                 raise KeyError(key) from None
-            if self._entry is not None and self._entry.record is not None:
-                self._entry = self._records.drop_corrupt(self._entry, self._entry.record.data)
+            if self.known is not None and self.known.record is not None:
+                self.known = self._records.drop_corrupt(self.known, self.known.record.data)
             # What this request has done is whole, and begins another session.
             own, self._items = self._items.assigned_values(), TrackedItems({}, self._codec)
             for name, value in own.items():
@@ -215,7 +216,7 @@ class Session(SessionMapping):
     def entry(self) -> Entry | None:
         """The session's place in the store; ``None`` where the browser brought no id of ours."""
         self._values()
-        return self._entry
+        return self.known
 
     @property
     def user_id(self) -> str | None:
@@ -229,7 +230,7 @@ class Session(SessionMapping):
     @property
     def store_key(self) -> str | None:
         """Where the store has the session, if it has."""
-        return self._entry.id.key if self._record is not None and self._entry is not None else None
+        return self.known.id.key if self._record is not None and self.known is not None else None
 
     def rotate(self) -> None:
         """Keep what there is under a new id, once the response is saved."""
@@ -248,12 +249,12 @@ class Session(SessionMapping):
         self._writable()
         left = self.user_id is not None
         self._keep_own()
-        if self._entry is not None and not self._entry.dead:
+        if self.known is not None and not self.known.dead:
             with joining():
-                self._records.destroy(self._entry, reason)
-            self._ended = Ended(self._entry, left, current_block.get() is not None)
-            self._entry = None
-        if self._entry is None:
+                self._records.destroy(self.known, reason)
+            self._ended = Ended(self.known, left, current_block.get() is not None)
+            self.known = None
+        if self.known is None:
             self.outcome = Outcome.ENDED
         self._records.emit(signals.user_changed, left=left)
 
@@ -266,8 +267,8 @@ class Session(SessionMapping):
     def refresh(self) -> None:
         """Read the store again; this request's own changes stay."""
         items = self._writable()
-        if self._entry is not None and self._record is not None and not self._change.cleared:
-            self._entry = self._records.fetch(self._entry)
+        if self.known is not None and self._record is not None and not self._change.cleared:
+            self.known = self._records.fetch(self.known)
             items.rebase(self._stored, keep_changes=True)
 
     def settle(self) -> None:
@@ -296,18 +297,18 @@ class Session(SessionMapping):
         self._change = change
 
     def _state(self) -> State:
-        return State(self._entry, self.outcome, self.recookie, self.migrated)
+        return State(self.known, self.outcome, self.recookie, self.migrated)
 
     def _stand(self, state: State) -> bool:
         """Stand with store and cookie as before, except that what :meth:`destroy` has ended since stays ended.
 
         :return: whether there is such.
         """
-        self._entry, self.outcome, self.recookie = state.entry, state.outcome, state.recookie
+        self.known, self.outcome, self.recookie = state.entry, state.outcome, state.recookie
         self.migrated = state.migrated
         has_ended = self._ended is not None and state.entry is not None and state.entry.id is self._ended.entry.id
         if has_ended:
-            self._entry, self.outcome = None, Outcome.ENDED
+            self.known, self.outcome = None, Outcome.ENDED
         return has_ended
 
     def remember(self) -> Callable[[], None]:
@@ -343,18 +344,17 @@ class Session(SessionMapping):
         """
         if not self.touched or self._failure is not None:
             return
-        rounds = rounds or (MAX_ROUNDS if self.unit.merges else 1)
-        change = self._difference()
+        change, rounds = self._difference(), rounds or (MAX_ROUNDS if self.unit.merges else 1)
         if change:
             self._save(change, rounds)
-        elif not self.unit.goes_on and self._records.is_renewal_due(self._entry):
+        elif not self.unit.goes_on and self._records.is_renewal_due(self.known):
             # The page was made from a session that could be read. If renewing it fails, the next request tries again.
             with contextlib.suppress(StoreError, StateConflict):
                 self._save(change, rounds)
 
     def _save(self, change: Change, rounds: int) -> None:
         before = self._record.header.user_id if self._record is not None else None
-        self._entry, outcome = self._records.save(self._entry, change, Visitor.of(self.environ), rounds=rounds)
+        self.known, outcome = self._records.save(self.known, change, Visitor.of(self.environ), rounds=rounds)
         self._records.report_changed(change)
         self.recookie |= PERMANENT in change.assigned or PERMANENT in change.deleted
         # A new id that an earlier save of this request has made is still to be sent.

@@ -25,7 +25,8 @@ Marks: t.TypeAlias = tuple[Mark, ...]
 #: How many slots there are: 512 KiB, and one in 65,536 changes elsewhere costs a needless read.
 SLOTS: t.Final = 65_536
 
-#: The slot that every change moves, whatever its key, after its own. While it stands still, so does all the rest.
+#: The slot that every change moves, whatever its key, after its own. While it stands still, so does all the rest, and
+#: what was found to be true is.
 ANY: t.Final = SLOTS
 
 _EPOCH_BYTES: t.Final = 8
@@ -38,7 +39,7 @@ class Epochs(abc.ABC):
     table: MutableSequence[int] | memoryview
 
     #: Whether changes made elsewhere are seen; while they are not, no copy can be trusted. That may begin a while after
-    #: the first marks were taken, and end at any time.
+    #: the first marks were taken, and end at any time; when it ends, :data:`ANY` moves.
     live: bool = True
 
     #: Whether marks cost next to nothing: nobody has to be listened to.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Callable, Iterable, Iterator
 
-from .cache.cache import Cache
 from .cache.events import EVENTS
 from .wiring import wiring_of
 
@@ -81,5 +80,5 @@ def observe(app: Flask, meter: Meter) -> None:
 
 
 def _stats_of(app: Flask) -> Callable[[], dict[str, int]]:
-    cache = Cache(wiring_of(app).cache_runtime)
-    return lambda: cache.stats
+    get_runtime = wiring_of(app).cache_runtime
+    return lambda: get_runtime().stats

@@ -8,9 +8,11 @@ import dataclasses
 import typing as t
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from flask import Flask, session
+from markupsafe import Markup
 
 from flask_stateful import Stateful
 from flask_stateful.errors import EncodeError, StoreUnavailable
@@ -53,6 +55,26 @@ def test_result_is_computed_once_for_each_key(state: Stateful) -> None:
     assert function(1) == function(1, 2) == function(b=2, a=1) == {"call": 1}
     assert function(True) == {"call": 2}
     assert function.uncached(1) == {"call": 3}
+
+
+@pytest.mark.usefixtures("app")
+def test_calls_that_only_look_alike_are_told_apart(state: Stateful) -> None:
+    """Each has a result of its own, also where Python says that the arguments are equal, and when asked for again."""
+    function = memoized(state, Counted())
+    alike: list[t.Any] = [1, True, 1.0, "1", b"1", Decimal(1), (1,), (True,), [1], [True], 0.0, -0.0, None]
+    results = [(function(value)["call"], function(value, b=value)["call"]) for value in alike]
+    assert len({call for calls in results for call in calls}) == 2 * len(alike)
+    assert [(function(value)["call"], function(value, b=value)["call"]) for value in alike] == results
+
+
+@pytest.mark.usefixtures("app")
+def test_keys_that_only_look_alike_are_told_apart(state: Stateful) -> None:
+    """A value under plain text is not found under text of another kind, nor the other way round."""
+    alike: list[t.Any] = ["1", Markup("1"), b"1", 1, True]
+    for _ in range(2):
+        for number, key in enumerate(alike):
+            state.cache.set(key, number)
+        assert [state.cache.get(key) for key in alike] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.usefixtures("app")

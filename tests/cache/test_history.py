@@ -244,7 +244,7 @@ def leaves_variants_behind(patch: pytest.MonkeyPatch) -> None:
 
 def mixes_keys_up(patch: pytest.MonkeyPatch) -> None:
     """It keeps all values of one's own under one key."""
-    patch.setattr("flask_stateful.cache.cache._key_of", lambda runtime, key: "players:cache:one")
+    patch.setattr("flask_stateful.cache.runtime.value_key", lambda namespace, key: "players:cache:one")
 
 
 def fails(patch: pytest.MonkeyPatch) -> None:

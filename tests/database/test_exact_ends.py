@@ -225,7 +225,7 @@ def test_followers_depend_on_what_the_flight_read(shop: Shop) -> None:
     assert computing.wait(30)
     follower.start()
     with shop.app.app_context():
-        flights = shop.state.cache.get_runtime().engine._flights
+        flights = shop.state.cache.runtime.engine._flights
     ends = clock.monotonic() + 30
     while not flights._waits and clock.monotonic() < ends:
         clock.wait(0.001)

@@ -11,13 +11,15 @@ from ..locks import StoreLock
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .functions import CachedFunction, cached_function
-from .keys import canonical, store_key, text_key
+from .keys import canonical, store_key
 from .rules import ViewRules
 from .runtime import (
     DEFAULT,
+    EXTENSION,
     Consistency,
     Default,
     Runtime,
+    get_app,
     require_consistency,
     require_tables,
     require_tag,
@@ -39,12 +41,11 @@ class Cache:
 
     Every call needs an application context.
 
-    :param runtime: returns what the current application's cache works with.
+    :param make_runtime: returns what the current application's cache works with, where it is not made yet.
     """
 
-    def __init__(self, runtime: Callable[[], Runtime]) -> None:
-        #: Returns what the current application's cache works with.
-        self.get_runtime = runtime
+    def __init__(self, make_runtime: Callable[[], Runtime]) -> None:
+        self._make_runtime = make_runtime
 
     # Values under a key of one's own
 
@@ -53,8 +54,11 @@ class Cache:
 
         :param key: text, a number, a tuple of such: whatever an argument of a cached function can be.
         """
-        runtime = self.get_runtime()
-        store_key = _key_of(runtime, key)
+        try:
+            runtime = get_app().extensions[EXTENSION]
+        except KeyError:
+            runtime = self.runtime
+        store_key = (runtime.text_keys.get(key) if type(key) is str else None) or runtime.value_key(key)
         held = runtime.storage.recall(store_key)
         if held is None:
             held = runtime.storage.find_one(Call(key=store_key, codec=PLAIN))
@@ -62,7 +66,7 @@ class Cache:
 
     def get_many(self, keys: Iterable[t.Any]) -> dict[t.Any, t.Any]:
         """Return the values of those keys that have one, and can be had; what memory lacks is asked for at once."""
-        runtime = self.get_runtime()
+        runtime = self.runtime
         calls = {key: self._call(runtime, key) for key in keys}
         found = runtime.storage.find(calls.values())
         return {key: found[call.key].value for key, call in calls.items() if call.key in found}
@@ -77,7 +81,7 @@ class Cache:
         :param tags: names with which it can be invalidated together with others.
         :raises StoreError: if the store fails.
         """
-        runtime = self.get_runtime()
+        runtime = self.runtime
         call, value = self._call(runtime, key, ttl=ttl, stale=stale, tags=tags), _as_it_is(value)
         when_committed(lambda: runtime.storage.set(call, value))
 
@@ -88,13 +92,13 @@ class Cache:
 
         :raises StoreError: if the store fails; some of them may be written then.
         """
-        runtime, tags = self.get_runtime(), tuple(tags)
+        runtime, tags = self.runtime, tuple(tags)
         calls = {self._call(runtime, key, ttl=ttl, tags=tags): _as_it_is(value) for key, value in values.items()}
         when_committed(lambda: runtime.storage.set_many(calls))
 
     def add(self, key: t.Any, value: t.Any, ttl: Ttl | Default = DEFAULT, *, tags: Iterable[str] = ()) -> bool:
         """Write a value only where there is none; tell whether this call wrote it."""
-        runtime = self.get_runtime()
+        runtime = self.runtime
         return runtime.storage.add(self._call(runtime, key, ttl=ttl, tags=tags), value)
 
     def delete(self, key: t.Any) -> None:
@@ -103,13 +107,13 @@ class Cache:
 
     def delete_many(self, keys: Iterable[t.Any]) -> None:
         """Remove several values."""
-        runtime = self.get_runtime()
-        these = [_key_of(runtime, key) for key in keys]
+        runtime = self.runtime
+        these = [runtime.value_key(key) for key in keys]
         when_committed(lambda: runtime.storage.forget(these))
 
     def touch(self, key: t.Any, ttl: Ttl | Default = DEFAULT) -> bool:
         """Give a value a new ttl, from now on; tell whether there was one."""
-        runtime = self.get_runtime()
+        runtime = self.runtime
         call = self._call(runtime, key, ttl=ttl)
         if current_block.get() is None:
             return runtime.storage.touch(call)
@@ -121,8 +125,8 @@ class Cache:
 
         :param ttl: seconds or a timedelta that the counter lives from when it begins; ``None`` for ever.
         """
-        runtime = self.get_runtime()
-        return runtime.storage.incr(_key_of(runtime, key), by, ttl)
+        runtime = self.runtime
+        return runtime.storage.incr(runtime.value_key(key), by, ttl)
 
     def get_or_set(
         self,
@@ -141,7 +145,7 @@ class Cache:
             refreshes it, or when refreshing fails.
         :param tags: names with which it can be invalidated together with others.
         """
-        runtime = self.get_runtime()
+        runtime = self.runtime
         call = self._call(runtime, key, ttl=ttl, stale=stale, tags=tags)
         held = runtime.storage.recall(call.key)
         if held is not None:
@@ -248,12 +252,12 @@ class Cache:
 
     def invalidate_tags(self, *tags: str) -> None:
         """Invalidate every value that has one of these tags: one write, however many they are."""
-        these, storage = list(map(require_tag, tags)), self.get_runtime().storage
+        these, storage = list(map(require_tag, tags)), self.runtime.storage
         when_committed(lambda: storage.invalidate(these))
 
     def clear(self) -> None:
         """Invalidate every value of this application: one write, however many they are."""
-        storage = self.get_runtime().storage
+        storage = self.runtime.storage
         when_committed(lambda: storage.invalidate([EVERYTHING]))
 
     @contextlib.contextmanager
@@ -264,7 +268,7 @@ class Cache:
         :param timeout: seconds to wait for it.
         :raises LockTimeout: if it was not free in time.
         """
-        runtime = self.get_runtime()
+        runtime = self.runtime
         key = store_key(runtime.storage.namespace, "lock", "", canonical(name))
         busy = f"the lock was held by another for {timeout:g} seconds; hold it for less time or raise lock(timeout=)"
         lock = StoreLock(runtime.storage.store, key, busy, timeout=timeout, lease=ttl)
@@ -277,21 +281,19 @@ class Cache:
     @property
     def stats(self) -> dict[str, int]:
         """How often what has happened in this process, and how much it holds in memory."""
-        storage = self.get_runtime().storage
-        memory = storage.layer.memory
-        held = {"memory_bytes": memory.bytes, "memory_entries": len(memory)} if memory is not None else {}
-        return {**storage.events.counters, **held}
+        return self.runtime.stats
 
     @property
     def runtime(self) -> Runtime:
         """What the current application's cache works with."""
-        return self.get_runtime()
+        runtime: Runtime | None = get_app().extensions.get(EXTENSION)
+        return runtime or self._make_runtime()
 
     def _call(
         self, runtime: Runtime, key: t.Any, *, ttl: Ttl | Default = DEFAULT, stale: Ttl = None, tags: Iterable[str] = ()
     ) -> Call:
         return Call(
-            key=_key_of(runtime, key),
+            key=runtime.value_key(key),
             codec=PLAIN,
             ttl=runtime.ttl if isinstance(ttl, Default) else ttl_seconds(ttl),
             stale=ttl_seconds(stale) or 0.0,
@@ -303,9 +305,3 @@ class Cache:
 def _as_it_is(value: t.Any) -> t.Any:
     """Return a value that an atomic block writes later; what is changed in it until then is not written."""
     return value if current_block.get() is None else PLAIN.decode(PLAIN.encode(value))
-
-
-def _key_of(runtime: Runtime, key: t.Any) -> str:
-    """Return the store key of a value under a key of the application's own."""
-    namespace = runtime.storage.namespace
-    return text_key(namespace, key) if type(key) is str else store_key(namespace, "value", "", canonical(key))

@@ -48,15 +48,21 @@ class Events:
 
     def __init__(self, app: object) -> None:
         self._app = app
-        #: How often each event has happened in this process. Threads may rarely lose one count to another.
-        self.counters = dict.fromkeys(EVENTS, 0)
+        self._counters = dict.fromkeys(EVENTS, 0)
+        #: How often memory alone has served a value: whoever does adds to it, for nothing happens as often.
+        self.recalled = 0
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How often each event has happened in this process. Threads may rarely lose one count to another."""
+        return {**self._counters, "hits_memory": self._counters["hits_memory"] + self.recalled}
 
     def note(self, event: str, name: str) -> None:
         """Count an event, and tell those who listen.
 
         :param name: what log lines call the value.
         """
-        self.counters[event] += 1
+        self._counters[event] += 1
         self.tell(event, name)
 
     def tell(self, event: str, name: str) -> None:

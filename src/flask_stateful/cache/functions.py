@@ -11,7 +11,18 @@ from ..blocks import when_committed
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .keys import Signature
-from .runtime import Consistency, Default, Runtime, require_consistency, require_tag, unwrap, watched, watched_async
+from .runtime import (
+    EXTENSION,
+    Consistency,
+    Default,
+    Runtime,
+    get_app,
+    require_consistency,
+    require_tag,
+    unwrap,
+    watched,
+    watched_async,
+)
 from .steps import owner, run, run_async
 from .values import Codec, codec_for
 
@@ -131,17 +142,28 @@ def cached_function(cache: Cache, function: Callable[P, R_co], **options: t.Any)
 
 
 def _wrapper(plan: _Plan) -> Callable[..., t.Any]:
-    function, key_of, name, get_runtime = plan.function, plan.signature.key, plan.name, plan.cache.get_runtime
+    name, keys = plan.name, plan.signature.known
 
-    @functools.wraps(function)
+    @functools.wraps(plan.function)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
-        runtime = get_runtime()
-        storage = runtime.storage
-        key = key_of(storage.namespace, args, kwargs)
-        held = storage.recall(key, name)
+        # What call() begins with, written out for calls that were made before: to call it all would double a hit.
+        try:
+            storage = get_app().extensions[EXTENSION].storage
+            known = keys[storage.namespace]
+            key = known(*args, **kwargs) if kwargs else known(*args)
+        except Exception:  # nothing is known yet, or the arguments are no scalars
+            held = None
+        else:
+            held = storage.recall(key, name)
+        return call(args, kwargs) if held is None else held.value
+
+    def call(args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
+        runtime = plan.cache.runtime
+        key = plan.signature.key(runtime.storage.namespace, args, kwargs)
+        held = runtime.storage.recall(key, name)
         if held is not None:
             return held.value
-        compute = functools.partial(function, *args, **kwargs)
+        compute = functools.partial(plan.function, *args, **kwargs)
         steps = runtime.engine.plan(plan.call(runtime, key, args, kwargs), owner())
         return unwrap(run(steps, watched(runtime, compute), runtime.later, compute))
 

@@ -6,6 +6,7 @@ The encoding is structured, never text glued together, so that ``("a_b", "c")`` 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -95,10 +96,9 @@ def store_key(namespace: str, kind: str, name: str, identity: bytes = b"") -> st
     return f"{namespace}:cache:{url_safe(digest)}"
 
 
-@functools.lru_cache(maxsize=4096)
-def text_key(namespace: str, text: str) -> str:
-    """Return the store key of a value whose own key is text; those used last are kept at hand."""
-    return store_key(namespace, "value", "", canonical(text))
+def value_key(namespace: str, key: t.Any) -> str:
+    """Return the key that the store keeps a value under whose own key is the application's."""
+    return store_key(namespace, "value", "", canonical(key))
 
 
 class Signature:
@@ -116,20 +116,26 @@ class Signature:
         self.name: t.Final = f"{function.__module__}:{function.__qualname__}"
         self._signature = inspect.signature(function)
         self._key = key
-        self._known = functools.lru_cache(maxsize=4096, typed=True)(self._encode)
+        #: What returns the keys of the last calls, for each namespace. It takes the arguments of a call, and raises
+        #: where two equal ones need not be one key.
+        self.known: t.Final[dict[str, Callable[..., str]]] = {}
 
     def key(self, namespace: str, args: tuple[t.Any, ...], kwargs: Mapping[str, t.Any]) -> str:
         """Return the store key of a call.
 
         :raises TypeError: if the arguments do not fit, or one of them has no identity.
         """
-        for value in args:
-            if type(value) not in self._SCALARS:
-                return self._encode(namespace, *args, **kwargs)
-        if not kwargs:
-            return self._known(namespace, *args)
-        plain = all(type(value) in self._SCALARS for value in kwargs.values())
-        return (self._known if plain else self._encode)(namespace, *args, **kwargs)
+        if namespace not in self.known:
+            encode = functools.partial(self._encode_scalars, namespace)
+            self.known[namespace] = functools.lru_cache(maxsize=4096, typed=True)(encode)
+        with contextlib.suppress(Exception):  # they are no scalars, or do not fit, which the other says better
+            return self.known[namespace](*args, **kwargs)
+        return self._encode(namespace, *args, **kwargs)
+
+    def _encode_scalars(self, namespace: str, /, *args: t.Any, **kwargs: t.Any) -> str:
+        if not self._SCALARS.issuperset(map(type, (*args, *kwargs.values()))):
+            raise TypeError
+        return self._encode(namespace, *args, **kwargs)
 
     def arguments(self, args: tuple[t.Any, ...], kwargs: Mapping[str, t.Any]) -> dict[str, t.Any]:
         """Return the arguments of a call by name, with the defaults."""

@@ -11,19 +11,19 @@ from ..epochs import ANY, Epochs, Marks, NoEpochs
 from ..errors import StoreError
 from ..stores.base import Store
 from .entries import Entry
-from .memory import MemoryLayer
-from .values import Codec, is_frozen
+from .memory import MemoryLayer, Node
+from .values import Codec, copier, is_frozen
 
 
 class Held:
-    """A value in memory: the value itself where nobody can change it, else its encoding, decoded for each reader."""
+    """A value in memory: :class:`Shared` or :class:`Copied`."""
 
-    __slots__ = (
-        *("_codec", "_frozen", "_value", "ask_at", "entry", "fresh_until", "marks", "newest", "refresh_at"),
-        *("stale_until", "trusted_until"),
-    )
+    __slots__ = ("ask_at", "entry", "fresh_until", "marks", "newest", "refresh_at", "stale_until", "trusted_until")
 
-    def __init__(self, entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> None:
+    #: The value; whoever changes it changes nobody else's.
+    value: t.Any
+
+    def __init__(self, entry: Entry, marks: Marks, *, trusted_for: float) -> None:
         now = clock.monotonic()
         # Rounding must not let a value live longer than it should; a millisecond less does no harm.
         ahead = now - clock.now() - 0.001
@@ -40,14 +40,52 @@ class Held:
         self.marks: t.Final = marks
         #: The epoch of the newest change, of whatever key, that the marks were found to have survived.
         self.newest = -1
+
+
+class Shared(Held):
+    """A value that everybody may have as it is, since nobody can change it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: t.Any, entry: Entry, marks: Marks, *, trusted_for: float) -> None:
+        super().__init__(entry, marks, trusted_for=trusted_for)
+        self.value = value
+
+
+class Copied(Held):
+    """A value that each reader gets a copy of."""
+
+    __slots__ = ("_codec", "_copy", "_unread")
+
+    def __init__(self, value: t.Any, entry: Entry, marks: Marks, *, codec: Codec, trusted_for: float) -> None:
+        super().__init__(entry, marks, trusted_for=trusted_for)
         self._codec = codec
-        self._value = codec.decode(entry.payload)
-        self._frozen = is_frozen(self._value)
+        #: The value, until the first reader takes it: there may be no second one.
+        self._unread = [value]
+        self._copy: Callable[[], t.Any] | None = None
 
     @property
     def value(self) -> t.Any:
-        """The value; whoever changes it changes nobody else's."""
-        return self._value if self._frozen else self._codec.decode(self.entry.payload)
+        """A copy of the value."""
+        return self._copy() if self._copy is not None else self._take()
+
+    def _take(self) -> t.Any:
+        try:
+            return self._unread.pop()
+        except IndexError:
+            self._copy = copier(self._codec, self.entry.payload)
+            return self._copy()
+
+
+def hold(entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> Held:
+    """Return the value of an entry as memory holds it.
+
+    :raises DecodeError: if it cannot be decoded.
+    """
+    value = codec.decode(entry.payload)
+    if is_frozen(value):
+        return Shared(value, entry, marks, trusted_for=trusted_for)
+    return Copied(value, entry, marks, codec=codec, trusted_for=trusted_for)
 
 
 def _lead(entry: Entry) -> float:
@@ -78,17 +116,22 @@ class Layer:
     """
 
     def __init__(self, memory: MemoryLayer[Held] | None, epochs: Epochs, memo: Callable[[], Memo | None]) -> None:
+        self._memo = memo
+        self.use(memory, epochs)
+
+    def use(self, memory: MemoryLayer[Held] | None, epochs: Epochs) -> None:
+        """Hold values there from now on, and trust them by these."""
         self.memory = memory
         self.epochs = epochs
-        self._memo = memo
+        #: Those of both that each hit needs.
+        self.nodes: dict[str, Node[Held]] = {} if memory is None else memory.nodes
+        self.table = epochs.table
 
     def get(self, key: str) -> Held | None:
         """Return what is held under a key, unless the store may hold something else by now."""
         held = self.memory.get(key) if self.memory is not None else None
-        if held is not None and self.epochs.live:
-            newest = self.epochs.table[ANY]
-            if newest == held.newest:
-                return held
+        if held is not None:
+            newest = self.table[ANY]
             if self.epochs.is_unchanged(held.marks):
                 held.newest = newest
                 return held

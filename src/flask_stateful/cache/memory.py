@@ -20,7 +20,7 @@ OVERHEAD: t.Final = 200
 _MOST_STEPS: t.Final = 1000
 
 
-class _Node(t.Generic[T]):
+class Node(t.Generic[T]):
     """One value, linked to the next older and the next newer one."""
 
     __slots__ = ("key", "newer", "older", "size", "value", "visited")
@@ -30,8 +30,8 @@ class _Node(t.Generic[T]):
         self.value = value
         self.size = size
         self.visited = False
-        self.newer: _Node[T] | None = None
-        self.older: _Node[T] | None = None
+        self.newer: Node[T] | None = None
+        self.older: Node[T] | None = None
 
 
 class MemoryLayer(t.Generic[T]):
@@ -46,15 +46,16 @@ class MemoryLayer(t.Generic[T]):
         self.max_entries = max_entries
         #: The bytes that are kept now.
         self.bytes = 0
-        self._nodes: dict[str, _Node[T]] = {}
-        self._newest: _Node[T] | None = None
-        self._oldest: _Node[T] | None = None
-        self._hand: _Node[T] | None = None
+        #: By key. Whoever takes a value from there marks it as visited.
+        self.nodes: t.Final[dict[str, Node[T]]] = {}
+        self._newest: Node[T] | None = None
+        self._oldest: Node[T] | None = None
+        self._hand: Node[T] | None = None
         self._lock = threading.Lock()
 
     def get(self, key: str) -> T | None:
         """Return a value, or ``None`` where there is none."""
-        node = self._nodes.get(key)
+        node = self.nodes.get(key)
         if node is None:
             return None
         node.visited = True
@@ -70,9 +71,9 @@ class MemoryLayer(t.Generic[T]):
             self._remove(key)
             if size > self.max_bytes:
                 return
-            while self.bytes + size > self.max_bytes or len(self._nodes) >= self.max_entries:
+            while self.bytes + size > self.max_bytes or len(self.nodes) >= self.max_entries:
                 self._evict()
-            self._insert(_Node(key, value, size))
+            self._insert(Node(key, value, size))
 
     def delete(self, key: str) -> None:
         """Drop a value; where there is none, do nothing."""
@@ -82,29 +83,29 @@ class MemoryLayer(t.Generic[T]):
     def clear(self) -> None:
         """Drop every value."""
         with self._lock:
-            self._nodes.clear()
+            self.nodes.clear()
             self._newest = self._oldest = self._hand = None
             self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self.nodes)
 
     def renew_lock(self) -> None:
         """Replace the lock, in a forked child: a thread that the child does not have may hold it."""
         self._lock = threading.Lock()
 
-    def _insert(self, node: _Node[T]) -> None:
+    def _insert(self, node: Node[T]) -> None:
         node.older = self._newest
         if self._newest is not None:
             self._newest.newer = node
         self._newest = node
         if self._oldest is None:
             self._oldest = node
-        self._nodes[node.key] = node
+        self.nodes[node.key] = node
         self.bytes += node.size
 
     def _remove(self, key: str) -> None:
-        node = self._nodes.pop(key, None)
+        node = self.nodes.pop(key, None)
         if node is None:
             return
         self.bytes -= node.size

@@ -7,7 +7,7 @@ import typing as t
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
-from flask import has_request_context, request
+from flask import current_app, has_request_context, request
 
 from .. import clock
 from ..errors import ConfigError
@@ -16,11 +16,13 @@ from ..unit import Unit
 from .background import Background
 from .engine import Engine
 from .front import Front
+from .keys import value_key
 from .steps import Later, Private
 from .tables import Arguments, Reading
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from flask import Flask
 
 #: For how many seconds, and for how many keys.
 _PASS: t.Final = 60.0
@@ -29,6 +31,16 @@ _MAX_PASSES: t.Final = 4096
 
 #: How true a cached value is to the tables it was made from: until the next commit to one of them, or until its ttl.
 Consistency: t.TypeAlias = t.Literal["exact", "ttl"]
+
+
+#: Where an application's ``extensions`` have what its cache works with, once it was asked for.
+EXTENSION: t.Final = "stateful.cache"
+
+#: Returns the current application itself: to go through the proxy takes longer than a hit.
+get_app: t.Final[Callable[[], Flask]] = t.cast("t.Any", current_app)._get_current_object
+
+#: How many keys that are text are kept at hand.
+_MOST_TEXTS: t.Final = 4096
 
 
 class Default:
@@ -70,6 +82,8 @@ class Runtime:
         self.front = front
         #: Keys whose answers may not be stored, and until when nobody tries: they need not wait for one another.
         self.passes: dict[str, float] = {}
+        #: The store keys of values whose own keys are text, of the very type ``str``.
+        self.text_keys: dict[str, str] = {}
         self._background = background
         tell_of_forks(self)
 
@@ -93,6 +107,24 @@ class Runtime:
                 )
             return None
         return functools.partial(tables.reading, depends_on, arguments, exact=consistency == "exact")
+
+    def value_key(self, key: t.Any) -> str:
+        """Return the store key of a value under a key of the application's own."""
+        if type(key) is not str:
+            return value_key(self.storage.namespace, key)
+        found = self.text_keys.get(key)
+        if found is None:
+            if len(self.text_keys) >= _MOST_TEXTS:
+                self.text_keys.clear()
+            found = self.text_keys[key] = value_key(self.storage.namespace, key)
+        return found
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """How often what has happened in this process, and how much it holds in memory."""
+        memory = self.storage.layer.memory
+        held = {"memory_bytes": memory.bytes, "memory_entries": len(memory)} if memory is not None else {}
+        return {**self.storage.events.counters, **held}
 
     def unit(self) -> Unit:
         """Return the unit of the current request; outside of one, a unit that nobody asks."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from .. import clock
+from ..epochs import ANY
 from ..errors import DecodeError, StoreError
 from ..signals import cache_hit
 from ..stores.base import Store, Ttl
@@ -17,7 +18,7 @@ from .debts import Debts
 from .entries import Entry, Slot, from_bytes, to_bytes
 from .events import Events
 from .found import Found, Read, tags_of
-from .layer import Held, Layer
+from .layer import Held, Layer, hold
 from .tables import Tables, Versions
 from .tags import EVERYTHING, Tags
 
@@ -44,7 +45,6 @@ class CacheStorage:
         self.layer = layer
         self.tags = Tags(store, namespace, layer)
         self.events = events
-        self._get, self._counters = layer.get, events.counters
         #: The keys of tags that values had when they were last read, beyond those that their calls name.
         self._tag_keys: dict[str, list[str]] = {}
         self._owed_keys = Debts()
@@ -64,13 +64,22 @@ class CacheStorage:
 
         :param name: what log lines call it.
         """
-        held = self._get(key)
-        if held is None or clock.monotonic() >= held.ask_at:
+        # Written out here, since to call what does it would take longer than doing it.
+        layer, events = self.layer, self.events
+        node = layer.nodes.get(key)
+        if node is not None and node.value.newest == layer.table[ANY]:
+            node.visited = True
+            held = node.value
+        else:
+            found = layer.get(key)
+            if found is None:
+                return None
+            held = found
+        if clock.monotonic() >= held.ask_at:
             return None
-        # Nothing happens as often as this, so it is counted here.
-        self._counters["hits_memory"] += 1
+        events.recalled += 1
         if cache_hit.receivers:
-            self.events.tell("hits_memory", name)
+            events.tell("hits_memory", name)
         return held
 
     def find(self, calls: Iterable[Call]) -> dict[str, Held]:
@@ -179,7 +188,7 @@ class CacheStorage:
             return None
         marks = tuple(read.marks[key] for key in (entry.key, *map(self.tags.key, entry.tags))) if read.marks else ()
         try:
-            held = Held(entry, call.codec, marks, trusted_for=self.layer.epochs.trusted_for)
+            held = hold(entry, call.codec, marks, trusted_for=self.layer.epochs.trusted_for)
         except DecodeError:
             self.events.note("undecodable", call.name)
             return None

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import typing as t
 
-from flask import current_app, has_request_context, request
+from flask import has_request_context, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from .. import signals
@@ -16,7 +16,7 @@ from ..browser.pages import BrowserPages
 from ..browser.place import visit_of
 from ..cache.fragments import add_fragment_tag
 from ..cache.personal import watch_cookies
-from ..cache.runtime import Runtime
+from ..cache.runtime import Runtime, get_app
 from ..cookies.request import RequestCookies
 from ..database.atomic import Atomic
 from ..database.nesting import Host
@@ -34,10 +34,7 @@ if t.TYPE_CHECKING:
 
 logger = logging.getLogger("flask_stateful")
 
-# To go through a proxy takes longer than a hit in the cache, or than all else that we add to a request.
-#: Returns the current application itself.
-_current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
-#: Returns the current request itself.
+#: Returns the current request itself: to go through a proxy takes longer than all else that we add to a request.
 _current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 
@@ -129,7 +126,7 @@ def current_wiring() -> Wiring:
 
     :raises ConfigError: if it has nothing.
     """
-    return wiring_of(_current_app())
+    return wiring_of(get_app())
 
 
 def current_cookies() -> RequestCookies:
@@ -145,8 +142,7 @@ def current_cache() -> Runtime:
 
     :raises ConfigError: if the application has nothing of us.
     """
-    wiring = _current_app().extensions.get(EXTENSION)
-    return wiring.cache_runtime() if isinstance(wiring, Wiring) else current_wiring().cache_runtime()
+    return current_wiring().cache_runtime()
 
 
 def wiring_of(app: Flask) -> Wiring:

@@ -57,9 +57,9 @@ class Isolation:
         wiring = self._find_wiring()
         with contextlib.ExitStack() as stack:
             layer = wiring.cache_runtime().storage.layer
-            stack.callback(vars(layer).update, memory=layer.memory, epochs=layer.epochs)
+            stack.callback(layer.use, layer.memory, layer.epochs)
             # What this process holds in its memory is true for as long as the store's, which hears of nothing now.
-            layer.memory, layer.epochs = None, NoEpochs()
+            layer.use(None, NoEpochs())
             stores = {wiring.default_store, wiring.session_store, wiring.cache_runtime().storage.store}
             for store in stores:
                 stack.callback(cover(store))

@@ -19,6 +19,7 @@ from ..cache.engine import Engine
 from ..cache.events import Events
 from ..cache.front import Front
 from ..cache.layer import Memo, open_layer
+from ..cache.runtime import EXTENSION as CACHE
 from ..cache.runtime import Runtime
 from ..cache.storage import CacheStorage
 from ..cache.tables import Tables
@@ -251,7 +252,7 @@ class Services:
         storage = CacheStorage(
             store, namespace=settings.namespace, layer=layer, events=Events(self._app), tables=self._make_tables()
         )
-        return Runtime(
+        runtime = Runtime(
             Engine(storage, strict=self._app.debug or self._app.testing),
             ttl=settings.cache_ttl,
             background=Background(self._app),
@@ -259,6 +260,8 @@ class Services:
             vary_value=self._vary_value,
             front=self._front,
         )
+        self._app.extensions[CACHE] = runtime
+        return runtime
 
     def _make_tables(self) -> Tables | None:
         """Return the tables of the application's database, if it has named one."""

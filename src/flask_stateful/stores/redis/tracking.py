@@ -106,6 +106,7 @@ class TrackedEpochs(Epochs):
     def end(self) -> None:
         """Trust nothing: the server is not heard any more."""
         self.live = False
+        self._slots[ANY] = next(self._numbers)
 
     def close(self) -> None:
         """End the thread and its connection."""

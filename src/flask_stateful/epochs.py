@@ -109,8 +109,9 @@ class FileEpochs(Epochs):
 
         A random epoch rather than the next one: two processes that move the same slot need not agree on anything.
         """
+        epoch = secrets.randbits(8 * _EPOCH_BYTES)
         for slot in (*map(slot_of, keys), ANY):
-            self.table[slot] = secrets.randbits(8 * _EPOCH_BYTES)
+            self.table[slot] = epoch
 
     def close(self) -> None:
         """Let go of the file."""

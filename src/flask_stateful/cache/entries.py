@@ -60,15 +60,19 @@ class Lease(msgspec.Struct, array_like=True, frozen=True):
 Slot: t.TypeAlias = Entry | Lease
 
 _encoder = msgspec.msgpack.Encoder()
-_entry_decoder = msgspec.msgpack.Decoder(Entry)
-_lease_decoder = msgspec.msgpack.Decoder(Lease)
 _ENTRY, _LEASE = b"e", b"l"
 
-_CHECKSUM_BYTES: t.Final = 4
-_BODY_AT: t.Final = 2 + _CHECKSUM_BYTES
+#: By what the bytes begin with.
+_DECODERS: t.Final[dict[bytes, msgspec.msgpack.Decoder[t.Any]]] = {
+    _FORMAT + _ENTRY: msgspec.msgpack.Decoder(Entry),
+    _FORMAT + _LEASE: msgspec.msgpack.Decoder(Lease),
+}
 
 #: How a counter begins: the store keeps it as decimal text.
 _DIGITS: t.Final = frozenset(b"%c" % character for character in b"-0123456789")
+
+_CHECKSUM_BYTES: t.Final = 4
+_BODY_AT: t.Final = 2 + _CHECKSUM_BYTES
 
 
 def new_lease() -> Lease:
@@ -87,15 +91,14 @@ def from_bytes(data: bytes, key: str) -> Slot:
 
     :raises DecodeError: if it is nothing of ours, damaged, or was written under another key.
     """
-    if data[:1] in _DIGITS:
+    decoder = _DECODERS.get(data[:2])
+    if decoder is None:
         return _counter(data, key)
-    if data[:2] not in (_FORMAT + _ENTRY, _FORMAT + _LEASE):
-        raise DecodeError("the bytes are not a cached value")
-    body = memoryview(data)[_BODY_AT:]
+    body = data[_BODY_AT:]
     if data[2:_BODY_AT] != _checksum(body):
         raise DecodeError("the cached value is damaged")
     try:
-        slot: Slot = (_entry_decoder if data[1:2] == _ENTRY else _lease_decoder).decode(body)
+        slot: Slot = decoder.decode(body)
     except Exception as error:
         raise DecodeError("the bytes are not a cached value") from error
     if isinstance(slot, Entry) and slot.key != key:
@@ -103,13 +106,15 @@ def from_bytes(data: bytes, key: str) -> Slot:
     return slot
 
 
-def _checksum(body: bytes | memoryview) -> bytes:
+def _checksum(body: bytes) -> bytes:
     """Return what tells a damaged value from a whole one (CRC-32): a flipped bit would make another value of it."""
     return zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _counter(data: bytes, key: str) -> Entry:
     try:
+        if data[:1] not in _DIGITS:
+            raise ValueError
         payload = dumps(int(data))
     except ValueError as error:
         raise DecodeError("the bytes are not a cached value") from error

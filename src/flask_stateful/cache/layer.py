@@ -23,7 +23,7 @@ class Held:
     #: The value; whoever changes it changes nobody else's.
     value: t.Any
 
-    def __init__(self, entry: Entry, marks: Marks, *, trusted_for: float) -> None:
+    def __init__(self, entry: Entry, marks: Marks, trusted_for: float) -> None:
         now = clock.monotonic()
         # Rounding must not let a value live longer than it should; a millisecond less does no harm.
         ahead = now - clock.now() - 0.001
@@ -34,7 +34,8 @@ class Held:
         #: From then on it is to be refreshed.
         self.refresh_at: t.Final = self.fresh_until - _lead(entry)
         #: From then on the store is asked, whether it has changed it or not.
-        self.trusted_until: t.Final = min(self.refresh_at, now + trusted_for)
+        trusted_until = now + trusted_for
+        self.trusted_until: t.Final = trusted_until if trusted_until < self.refresh_at else self.refresh_at
         #: From then on it is not served without asking anybody: a value made from tables never is.
         self.ask_at: t.Final = 0.0 if entry.tables else self.trusted_until
         self.marks: t.Final = marks
@@ -47,34 +48,29 @@ class Shared(Held):
 
     __slots__ = ("value",)
 
-    def __init__(self, value: t.Any, entry: Entry, marks: Marks, *, trusted_for: float) -> None:
-        super().__init__(entry, marks, trusted_for=trusted_for)
-        self.value = value
-
 
 class Copied(Held):
     """A value that each reader gets a copy of."""
 
-    __slots__ = ("_codec", "_copy", "_unread")
+    __slots__ = ("codec", "copy", "unread")
 
-    def __init__(self, value: t.Any, entry: Entry, marks: Marks, *, codec: Codec, trusted_for: float) -> None:
-        super().__init__(entry, marks, trusted_for=trusted_for)
-        self._codec = codec
-        #: The value, until the first reader takes it: there may be no second one.
-        self._unread = [value]
-        self._copy: Callable[[], t.Any] | None = None
+    codec: Codec
+    #: Makes a copy, from the second reader on.
+    copy: Callable[[], t.Any] | None
+    #: The value, until the first reader takes it: there may be no second one.
+    unread: list[t.Any]
 
     @property
     def value(self) -> t.Any:
         """A copy of the value."""
-        return self._copy() if self._copy is not None else self._take()
+        return self.copy() if self.copy is not None else self._take()
 
     def _take(self) -> t.Any:
         try:
-            return self._unread.pop()
+            return self.unread.pop()
         except IndexError:
-            self._copy = copier(self._codec, self.entry.payload)
-            return self._copy()
+            self.copy = copier(self.codec, self.entry.payload)
+            return self.copy()
 
 
 def hold(entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> Held:
@@ -84,8 +80,12 @@ def hold(entry: Entry, codec: Codec, marks: Marks, *, trusted_for: float) -> Hel
     """
     value = codec.decode(entry.payload)
     if is_frozen(value):
-        return Shared(value, entry, marks, trusted_for=trusted_for)
-    return Copied(value, entry, marks, codec=codec, trusted_for=trusted_for)
+        shared = Shared(entry, marks, trusted_for)
+        shared.value = value
+        return shared
+    copied = Copied(entry, marks, trusted_for)
+    copied.codec, copied.copy, copied.unread = codec, None, [value]
+    return copied
 
 
 def _lead(entry: Entry) -> float:
@@ -152,10 +152,10 @@ class Layer:
         """Keep a value that the store has."""
         if self.memory is not None and self.epochs.live:
             self.memory.set(held.entry.key, held, len(held.entry.payload))
-        if not self.is_trusted:
-            memo = self._memo()
-            if memo is not None:
-                memo[held.entry.key] = held
+            return
+        memo = self._memo()
+        if memo is not None:
+            memo[held.entry.key] = held
 
     def changed(self, keys: t.Iterable[str]) -> None:
         """Let no process trust what it holds of these keys."""

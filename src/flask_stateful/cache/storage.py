@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from .. import clock
-from ..epochs import ANY
+from ..epochs import ANY, Mark
 from ..errors import DecodeError, StoreError
 from ..signals import cache_hit
 from ..stores.base import Store, Ttl
@@ -106,7 +106,7 @@ class CacheStorage:
     def find_one(self, call: Call) -> Held | None:
         """Return the fresh value of a call that memory does not have, if there is one and the store does not fail."""
         try:
-            return self._fresh(call, self.look(call).held)
+            return self._fresh(call, self._look(call)[2])
         except StoreError:
             self.events.note("store_errors", call.name)
             return None
@@ -126,10 +126,25 @@ class CacheStorage:
 
         :raises StoreError: if the store fails.
         """
-        read = self._read([call], map(self.tags.key, call.tags))
-        slot = read.slots[call.key]
-        held = self._hold(call, slot, read) if isinstance(slot, Entry) else None
-        return Found(read.known.get(call.key), slot, held, read.known)
+        data, slot, held, known = self._look(call)
+        return Found(data, slot, held, known)
+
+    def _look(self, call: Call) -> tuple[bytes | None, Slot | None, Held | None, Mapping[str, bytes]]:
+        self.pay()
+        tag_keys = self.tags.keys(call.tags)
+        if call.key in self._tag_keys:
+            tag_keys = tuple(dict.fromkeys((*tag_keys, *self._tag_keys[call.key])))
+        marks, known = self.tags.fetch_one(call.key, tag_keys)
+        data, held = known.get(call.key), None
+        slot = self._slot(call, data)
+        if isinstance(slot, Entry):
+            unknown = [tag_key for tag_key in map(self.tags.key, slot.tags) if tag_key not in tag_keys]
+            if unknown:
+                self._remember_tags(call.key, unknown)
+                more_marks, more_known = self.tags.fetch((), unknown)
+                marks, known = [*marks, *more_marks.values()], known | more_known
+            held = self._hold(call, slot, known, marks)
+        return data, slot, held, known
 
     def look_many(self, calls: Iterable[Call]) -> dict[str, Held]:
         """Return those values that the store has, by key.
@@ -137,22 +152,25 @@ class CacheStorage:
         :raises StoreError: if the store fails.
         """
         calls = list(calls)
-        read = self._read(calls, ())
-        entries = ((call, read.slots[call.key]) for call in calls)
-        held = {call.key: self._hold(call, entry, read) for call, entry in entries if isinstance(entry, Entry)}
-        return {key: value for key, value in held.items() if value is not None}
+        read, held = self._read(calls), dict[str, Held]()
+        for call in calls:
+            entry = read.slots[call.key]
+            if isinstance(entry, Entry):
+                marks = [read.marks[key] for key in (call.key, *map(self.tags.key, entry.tags))] if read.marks else []
+                value = self._hold(call, entry, read.known, marks)
+                if value is not None:
+                    held[call.key] = value
+        return held
 
-    def _read(self, calls: list[Call], tag_keys: Iterable[str]) -> Read:
+    def _read(self, calls: list[Call]) -> Read:
         """Ask the store for values and the versions of their tags.
 
         That is one exchange, and a second one where a value turns out to have tags that nobody has named: those are
         remembered for the next time.
-
-        :param tag_keys: of the tags that the values are known to have.
         """
         self.pay()
         remembered = (key for call in calls for key in self._tag_keys.get(call.key, ()))
-        asked = dict.fromkeys([self.tags.key(EVERYTHING), *tag_keys, *remembered])
+        asked = dict.fromkeys([self.tags.key(EVERYTHING), *remembered])
         marks, known = self.tags.fetch([call.key for call in calls], asked)
         slots = {call.key: self._slot(call, known.get(call.key)) for call in calls}
         more = dict[str, None]()
@@ -182,13 +200,16 @@ class CacheStorage:
             self.events.note("undecodable", call.name)
             return None
 
-    def _hold(self, call: Call, entry: Entry, read: Read) -> Held | None:
-        """Keep in memory what the store has, unless it is over or a tag has invalidated it."""
-        if not self.tags.are_current(entry.tags, read.known):
+    def _hold(self, call: Call, entry: Entry, known: Mapping[str, bytes], marks: list[Mark]) -> Held | None:
+        """Keep in memory what the store has, unless it is over or a tag has invalidated it.
+
+        :param known: the versions of its tags, by key.
+        :param marks: where it and its tags stood before they were read.
+        """
+        if not self.tags.are_current(entry.tags, known):
             return None
-        marks = tuple(read.marks[key] for key in (entry.key, *map(self.tags.key, entry.tags))) if read.marks else ()
         try:
-            held = hold(entry, call.codec, marks, trusted_for=self.layer.epochs.trusted_for)
+            held = hold(entry, call.codec, tuple(marks), trusted_for=self.layer.epochs.trusted_for)
         except DecodeError:
             self.events.note("undecodable", call.name)
             return None

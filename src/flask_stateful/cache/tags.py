@@ -12,7 +12,7 @@ import functools
 import hashlib
 import secrets
 import typing as t
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from .. import clock
 from ..epochs import Mark
@@ -32,12 +32,15 @@ EVERYTHING: t.Final = ""
 _MOST_HELD: t.Final = 4096
 
 
-class _HeldVersion(t.NamedTuple):
-    """A version in memory, which is true while its mark is."""
+class _HeldVersion:
+    """A version in memory, which is true while its mark is, for a while."""
 
-    version: bytes
-    mark: Mark
-    until: float
+    __slots__ = ("mark", "until", "version")
+
+    def __init__(self, version: bytes, mark: Mark, until: float) -> None:
+        self.version = version
+        self.mark = mark
+        self.until = until
 
 
 class Tags:
@@ -52,6 +55,38 @@ class Tags:
         self._layer = layer
         self._held: dict[str, _HeldVersion] = {}
         self.key = functools.lru_cache(maxsize=4096)(self._key)
+        #: Returns the keys of the versions of everything and of some tags.
+        self.keys = functools.lru_cache(maxsize=4096)(self._keys)
+
+    def fetch_one(self, key: str, tag_keys: Sequence[str]) -> tuple[list[Mark], dict[str, bytes]]:
+        """Ask the store for one key, and for those tags' versions that memory does not hold, in one exchange.
+
+        :return: marks from before the store was asked, where memory may keep the value; and what is known now, by key.
+        """
+        layer = self._layer
+        marks = list(layer.marks((key,))) if layer.memory is not None else []
+        known = self._recall_all(tag_keys, marks)
+        if known is None:
+            more_marks, known = self.fetch((key,), tag_keys)
+            return list(more_marks.values()), known
+        value = self._store.get(key)
+        if value is not None:
+            known[key] = value
+        return marks, known
+
+    def _recall_all(self, tag_keys: Iterable[str], marks: list[Mark]) -> dict[str, bytes] | None:
+        """Return the versions of tags by key, and append their marks, if memory holds all of them and they are true."""
+        epochs, known = self._layer.epochs, dict[str, bytes]()
+        if not epochs.live:
+            return None
+        table, now = epochs.table, clock.monotonic()
+        for key in tag_keys:
+            held = self._held.get(key)
+            if held is None or table[held.mark[0]] != held.mark[1] or now >= held.until:
+                return None
+            known[key] = held.version
+            marks.append(held.mark)
+        return known
 
     def fetch(self, keys: Iterable[str], tag_keys: Iterable[str]) -> tuple[dict[str, Mark], dict[str, bytes]]:
         """Ask the store for some keys, and for those tags' versions that memory does not hold, in one exchange.
@@ -61,15 +96,18 @@ class Tags:
         keys, tag_keys = list(keys), list(tag_keys)
         both = [*keys, *tag_keys]
         marks = dict(zip(both, self._layer.marks(both), strict=False))
+        if not marks:  # memory holds nothing
+            return marks, self._ask(both)
         known = self._recall(tag_keys, marks)
-        missing = [*keys, *(key for key in tag_keys if key not in known)]
-        if len(missing) == 1:
-            value = self._store.get(missing[0])
-            found = {} if value is None else {missing[0]: value}
-        else:
-            found = self._store.get_many(missing) if missing else {}
+        found = self._ask([*keys, *(key for key in tag_keys if key not in known)])
         self._remember(tag_keys, marks, found)
         return marks, known | found
+
+    def _ask(self, keys: list[str]) -> dict[str, bytes]:
+        if len(keys) != 1:
+            return self._store.get_many(keys) if keys else {}
+        value = self._store.get(keys[0])
+        return {} if value is None else {keys[0]: value}
 
     def _recall(self, tag_keys: list[str], marks: Mapping[str, Mark]) -> dict[str, bytes]:
         if not self._layer.epochs.live:
@@ -95,6 +133,9 @@ class Tags:
         digest = hashlib.sha256(tag.encode()).digest()[:16]
         return f"{self._namespace}:cache-tag:{url_safe(digest)}"
 
+    def _keys(self, tags: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(self.key, (EVERYTHING, *tags))))
+
     def versions(self, tags: Iterable[str], known: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the versions that tags have now, giving one to those that have none.
 
@@ -105,12 +146,18 @@ class Tags:
     def read(self, tags: Iterable[str]) -> dict[str, bytes]:
         """Return the versions that tags have now, asking the store for those that memory does not hold."""
         tags = list(tags)
-        _, known = self.fetch((), map(self.key, tags))
+        keys = list(map(self.key, tags))
+        known = self._recall_all(keys, [])
+        if known is None:
+            _, known = self.fetch((), keys)
         return self.versions(tags, known)
 
     def are_current(self, versions: Mapping[str, bytes], known: Mapping[str, bytes]) -> bool:
         """Tell whether tags still have these versions."""
-        return all(known.get(self.key(tag)) == version for tag, version in versions.items())
+        for tag, version in versions.items():  # noqa: SIM110 (a generator takes longer)
+            if known.get(self.key(tag)) != version:
+                return False
+        return True
 
     def invalidate(self, tags: Iterable[str]) -> None:
         """Give tags new versions; no value that has one of them is current after this."""

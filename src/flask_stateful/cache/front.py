@@ -72,7 +72,7 @@ class Front:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request, or have it answered."""
-        if not self._active or environ["REQUEST_METHOD"] not in _METHODS or not _NOT_HERE.isdisjoint(environ):
+        if not self._active or environ["REQUEST_METHOD"] not in _METHODS or not environ.keys().isdisjoint(_NOT_HERE):
             return self._app(environ, start_response)
         place = tuple(map(environ.get, _PLACE))
         known = self._known.get(place)

@@ -6,7 +6,6 @@ import secrets
 import typing as t
 
 import msgspec
-from flask import current_app, request
 from werkzeug.datastructures import Headers
 
 from .. import clock
@@ -14,10 +13,13 @@ from ..errors import DecodeError
 from .values import Codec
 
 if t.TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
     from flask import Response
 
 #: What ``Cache-Status`` calls us.
 NAME: t.Final = "Flask-Stateful"
+
+_HIT: t.Final = ("Cache-Status", f"{NAME}; hit")
 
 #: What tells one address from another in an environ.
 PLACE: t.Final = (
@@ -52,12 +54,17 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
         """Seconds since it was made."""
         return max(0, int(clock.now() - self.made_at))
 
-    def response(self) -> Response:
-        """Return it as the answer to the current request, ``304`` where that has it already."""
-        headers = Headers([*self.headers, ("Age", str(self.age)), ("Cache-Status", f"{NAME}; hit")])
-        response = current_app.response_class(self.body, self.status, headers)
-        if self.status == 200 and not CONDITIONS.isdisjoint(request.environ):
-            response.make_conditional(request)
+    def response(self, make: type[Response], environ: WSGIEnvironment) -> Response:
+        """Return it as the answer to a request, ``304`` where that has it already.
+
+        :param make: the application's class of responses.
+        """
+        headers = Headers()
+        # Werkzeug takes half as long for all at once as one by one, and for a list as for bytes that it has to measure.
+        headers[:] = [*self.headers, ("Age", str(self.age)), _HIT]
+        response = make([self.body], self.status, headers)
+        if self.status == 200 and not environ.keys().isdisjoint(CONDITIONS):
+            response.make_conditional(environ)
         return response
 
 

@@ -18,7 +18,7 @@ from .call import Call
 from .keys import canonical, store_key
 from .pages import NAME, PAGE, PLACE, Page, page_of, signpost
 from .rules import ViewRules
-from .runtime import Default, Runtime
+from .runtime import Default, Runtime, get_app, get_request
 from .steps import Lasting, Private, owner, run
 from .tags import EVERYTHING
 
@@ -52,7 +52,7 @@ class CachedView:
 
     def __call__(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Answer from the cache, or by the view."""
-        environ = request.environ
+        environ = get_request().environ
         if not self._applies(environ):
             return self._dispatch(args, kwargs)
         runtime = self._cache.runtime
@@ -60,7 +60,7 @@ class CachedView:
         held = runtime.storage.recall(key, self.name)
         page: Page | None = None if held is None else held.value
         if page is not None and not page.vary:
-            return self.hit(runtime, key, page)
+            return self.hit(runtime, key, page, environ)
         return _Making(self, runtime, functools.partial(self._dispatch, args, kwargs), told_apart).answer(key, page)
 
     def forget(self) -> None:
@@ -74,11 +74,12 @@ class CachedView:
         storage = self._cache.runtime.storage
         when_committed(lambda: storage.invalidate([self._own_tag]))
 
-    def hit(self, runtime: Runtime, key: str, page: Page) -> Response:
+    def hit(self, runtime: Runtime, key: str, page: Page, environ: WSGIEnvironment) -> Response:
         """Return a stored page as the answer to the current request."""
         if self.rules.front and not page.vary:
-            runtime.front.offer(request.environ, key, page)
-        return self.rules.announce(page.response())
+            runtime.front.offer(environ, key, page)
+        response = page.response(get_app().response_class, environ)
+        return self.rules.announce(response) if self.rules.vary else response
 
     def call(self, runtime: Runtime, key: str) -> Call:
         """Return the call for a key."""
@@ -89,7 +90,7 @@ class CachedView:
         return Call(key=key, name=self.name, codec=PAGE, ttl=ttl, stale=rules.stale, tags=tags, reading=reading)
 
     def _applies(self, environ: WSGIEnvironment) -> bool:
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not _PASSES_BY.isdisjoint(environ):
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") or not environ.keys().isdisjoint(_PASSES_BY):
             return False
         return not (self.rules.unless is not None and self.rules.unless())
 
@@ -157,7 +158,7 @@ class _Making:
             return self._miss(self._made)
         if not isinstance(page, Page):
             return self._miss(current_app.make_response(self._dispatch()))
-        return self._view.hit(self.runtime, key, page)
+        return self._view.hit(self.runtime, key, page, request.environ)
 
     def _page(self, key: str) -> t.Any:
         runtime = self.runtime

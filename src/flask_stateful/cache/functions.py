@@ -150,19 +150,20 @@ def _wrapper(plan: _Plan) -> Callable[..., t.Any]:
         try:
             storage = get_app().extensions[EXTENSION].storage
             known = keys[storage.namespace]
-            key = known(*args, **kwargs) if kwargs else known(*args)
+            key: str | None = known(*args, **kwargs) if kwargs else known(*args)
         except Exception:  # nothing is known yet, or the arguments are no scalars
-            held = None
+            key = held = None
         else:
             held = storage.recall(key, name)
-        return call(args, kwargs) if held is None else held.value
+        return call(key, args, kwargs) if held is None else held.value
 
-    def call(args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
+    def call(key: str | None, args: tuple[t.Any, ...], kwargs: dict[str, t.Any]) -> t.Any:
         runtime = plan.cache.runtime
-        key = plan.signature.key(runtime.storage.namespace, args, kwargs)
-        held = runtime.storage.recall(key, name)
-        if held is not None:
-            return held.value
+        if key is None:
+            key = plan.key(args, kwargs)
+            held = runtime.storage.recall(key, name)
+            if held is not None:
+                return held.value
         compute = functools.partial(plan.function, *args, **kwargs)
         steps = runtime.engine.plan(plan.call(runtime, key, args, kwargs), owner())
         return unwrap(run(steps, watched(runtime, compute), runtime.later, compute))

@@ -68,6 +68,18 @@ def test_calls_that_only_look_alike_are_told_apart(state: Stateful) -> None:
 
 
 @pytest.mark.usefixtures("app")
+def test_key_is_asked_for_at_each_call(state: Stateful) -> None:
+    """What key= returns may depend on more than the arguments: nobody is served what is another's."""
+    current = ["de"]
+    function = memoized(state, Counted(), key=lambda a: (a, current[0]))
+    assert (function(1), function(1)) == ({"call": 1}, {"call": 1})
+    current[0] = "en"
+    assert (function(1), function(1)) == ({"call": 2}, {"call": 2})
+    current[0] = "de"
+    assert function(1) == {"call": 1}
+
+
+@pytest.mark.usefixtures("app")
 def test_keys_that_only_look_alike_are_told_apart(state: Stateful) -> None:
     """A value under plain text is not found under text of another kind, nor the other way round."""
     alike: list[t.Any] = ["1", Markup("1"), b"1", 1, True]

@@ -106,7 +106,7 @@ class Signature:
 
     :param function: its signature is read once, here. Defaults are filled in, so that ``f(1)`` and ``f(1, b=2)`` may be
         one key.
-    :param key: returns what to use instead of the arguments.
+    :param key: returns what to use instead of the arguments; called each time, for it may know more than those.
     """
 
     #: Types of which two equal values are one key.
@@ -117,7 +117,7 @@ class Signature:
         self._signature = inspect.signature(function)
         self._key = key
         #: What returns the keys of the last calls, for each namespace. It takes the arguments of a call, and raises
-        #: where two equal ones need not be one key.
+        #: where two equal ones need not have one key.
         self.known: t.Final[dict[str, Callable[..., str]]] = {}
 
     def key(self, namespace: str, args: tuple[t.Any, ...], kwargs: Mapping[str, t.Any]) -> str:
@@ -133,7 +133,7 @@ class Signature:
         return self._encode(namespace, *args, **kwargs)
 
     def _encode_scalars(self, namespace: str, /, *args: t.Any, **kwargs: t.Any) -> str:
-        if not self._SCALARS.issuperset(map(type, (*args, *kwargs.values()))):
+        if self._key is not None or not self._SCALARS.issuperset(map(type, (*args, *kwargs.values()))):
             raise TypeError
         return self._encode(namespace, *args, **kwargs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable
 
 from markupsafe import Markup
 
@@ -29,6 +28,16 @@ _ASK: t.Final = '{"x":["*"]}'
 
 _LONG: t.Final = round(400 * DAY)
 _SHORT: t.Final = 60
+
+
+class Cookies(t.NamedTuple):
+    """The cookies that a response sets: those that are discarded with the request, and those that are not."""
+
+    set: t.Mapping[str, str] = {}
+    lasting: t.Mapping[str, str] = {}
+
+
+NO_COOKIES: t.Final = Cookies()
 
 
 class Answer:
@@ -89,15 +98,14 @@ class Answer:
         self._lasting[name] = self._cookie(name, "", 0)
         self.is_private = True
 
-    def remember(self) -> Callable[[], None]:
-        """Return what goes back to the cookies as they are now. A browser that was given an id keeps it."""
-        cookies, lasting = dict(self.cookies), dict(self._lasting)
+    def remember(self) -> Cookies:
+        """Return the cookies as they are now."""
+        return Cookies(dict(self.cookies), dict(self._lasting))
 
-        def go_back() -> None:
-            browser = {BROWSER: self._lasting[BROWSER]} if BROWSER in self._lasting else {}
-            self.cookies, self._lasting = dict(cookies), {**lasting, **browser}
-
-        return go_back
+    def go_back(self, cookies: Cookies) -> None:
+        """Let these be the cookies again. A browser that was given an id keeps it."""
+        browser = {BROWSER: self._lasting[BROWSER]} if BROWSER in self._lasting else {}
+        self.cookies, self._lasting = dict(cookies.set), {**cookies.lasting, **browser}
 
     # The response
 

@@ -76,14 +76,15 @@ class Carriers:
         # Most requests have none, and looking for the prefix costs a fraction of splitting the header.
         if self._mark not in header:
             return found
-        browser = f"{HOST_HTTP}{self._mark}{BROWSER}" if self.https else None
+        browser = f"{HOST_HTTP}{self._mark}{BROWSER}=" if self.https else None
         for pair in header.split(";"):
-            name, _, value = pair.strip(" \t").partition("=")
-            if name.startswith(prefix) and len(found) < _MAX_COOKIES:
+            cookie = pair.strip(" \t")
+            if cookie.startswith(prefix) and len(found) < _MAX_COOKIES:
+                name, _, value = cookie[len(prefix) :].partition("=")
                 # Of two with one name, browsers send the older one first, and ours before one of a parent domain.
-                found.setdefault(name[len(prefix) :], value.strip(" \t"))
-            elif name == browser:
-                found.setdefault(BROWSER, value.strip(" \t"))
+                found.setdefault(name, value.lstrip(" \t"))
+            elif browser is not None and cookie.startswith(browser):
+                found.setdefault(BROWSER, cookie[len(browser) :].lstrip(" \t"))
         return found
 
     @property
@@ -93,21 +94,14 @@ class Carriers:
 
     def mirror(self, name: str) -> Register | None:
         """Return what a mirror cookie holds."""
-        return self.mirrors([name]).get(name)
-
-    def mirrors(self, names: t.Iterable[str]) -> dict[str, Register]:
-        """Return what those mirror cookies hold that there are."""
-        cookies, found = self.cookies, dict[str, Register]()
-        for name in names:
-            text = cookies.get(name)
-            if text is not None:
-                fits = len(self.prefix) + len(name) + len(text) <= MIRROR_BYTES
-                register = parse_mirror(text) if fits else None
-                if register is None:
-                    self.report("mirror cookie")
-                else:
-                    found[name] = register
-        return found
+        text = self.cookies.get(name)
+        if text is None:
+            return None
+        fits = len(self.prefix) + len(name) + len(text) <= MIRROR_BYTES
+        register = parse_mirror(text) if fits else None
+        if register is None:
+            self.report("mirror cookie")
+        return register
 
     def outboxes(self) -> list[Push]:
         """Return what the tabs of this browser have not been able to send otherwise."""

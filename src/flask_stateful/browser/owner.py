@@ -88,10 +88,11 @@ def keep_owned(visit: Visit) -> None:
 
 def change_owner(visit: Visit) -> None:
     """Hand the browser's entries on, or remove them, if another user was met in this request."""
-    owner, brought = visit.ownership, visit.carriers.owner
+    owner = visit.ownership
     if not owner.is_due:
         return
     owner.is_due = False
+    brought = visit.carriers.owner
     new = _current_tag(visit)
     stays = new is not None and _is_of(brought, new)
     if new is None or (stays and not owner.has_left) or not _has_something(visit):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Callable
 
 from flask import request
 
 from ..declared.fields import Field
 from ..declared.model import Model
-from ..errors import ConfigError
+from ..errors import ConfigError, DecodeError
+from ..serialization import FROZEN, MISSING
 from .migrations import migrate_earlier
-from .scheme import Scheme
+from .scheme import Part, Scheme, Slot
 from .service import BrowserService
 from .visit import Visit
 
@@ -26,10 +26,10 @@ _current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_curren
 class BrowserPlace:
     """Keeps the state of browsers and of their tabs.
 
-    :param service: returns what the application's browser state needs.
+    :param service: what the application's browser state needs.
     """
 
-    def __init__(self, service: Callable[[], BrowserService]) -> None:
+    def __init__(self, service: BrowserService) -> None:
         self._service = service
 
     def values(self, model: Model, user_id: str | None = None) -> BrowserValues:
@@ -44,7 +44,7 @@ class BrowserPlace:
                 f"{model.title} is kept in a browser, and there is none outside of a request; read it in a view and"
                 " hand on the value"
             ) from None
-        service = self._service()
+        service = self._service
         visit: Visit | None = environ.get(service.environ_key)
         values: BrowserValues | None = None if visit is None else visit.values.get(model)
         if values is None:
@@ -66,7 +66,9 @@ class BrowserValues:
     def get(self, field: Field) -> t.Any:
         """Return a field's value, or its default."""
         visit = self._visit
-        return visit.reading(field).get(field, visit.refused)
+        slot = visit.reading(field)
+        value = MISSING if slot.part in visit.shelves else _glance(visit, slot)
+        return visit.shelf(slot.part).get(field, visit.refused) if value is MISSING else value
 
     def set(self, field: Field, value: t.Any) -> None:
         """Set a value."""
@@ -81,7 +83,22 @@ class BrowserValues:
     def known(self, field: Field) -> bool:
         """Tell whether there is a value."""
         visit = self._visit
-        return visit.reading(field).knows(field, visit.refused)
+        return visit.shelf(visit.reading(field).part).knows(field, visit.refused)
+
+
+def _glance(visit: Visit, slot: Slot) -> t.Any:
+    """Return what a mirror cookie says, if nothing else could know better, and if that cannot change in place.
+
+    Most pages only read a few such values, and to watch them for changes takes longer than to read them.
+    """
+    if slot.part is not Part.MIRROR or visit.pushes or visit.mirrored or visit.ownership.has_moved:
+        return MISSING
+    register, field = visit.carriers.mirror(slot.name), slot.field
+    try:
+        value = field.default() if register is None or register.value is None else field.from_json(register.value)
+    except DecodeError:
+        return MISSING
+    return value if type(value) in FROZEN else MISSING
 
 
 def visit_of(service: BrowserService, environ: WSGIEnvironment, scheme: Scheme | None = None) -> Visit:

@@ -39,6 +39,8 @@ def save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> N
 
 def seal_anew(visit: Visit) -> None:
     """Seal with the current key what a fallback key has opened. A page does not fail because a key was changed."""
+    if not visit.opened_stale:
+        return
     for part, shelf in visit.shelves.items():
         changed = shelf.changes() if part in TTLS else {}
         stale = {

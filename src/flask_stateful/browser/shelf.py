@@ -108,23 +108,24 @@ class Shelf:
 
         :param refused: is told of a value that does not fit.
         """
-        value = self._value(field.key, refused)
-        return self.items.default(field.key, field.default) if value is MISSING else value
+        name = field.key
+        value = self.items.values.get(name, MISSING)
+        if type(value) is Raw:
+            value = self._decoded(name, value, refused)
+        return self.items.default(name, field.default) if value is MISSING else value
 
     def knows(self, field: Field, refused: Callable[[str], None]) -> bool:
         """Tell whether a field has a value."""
-        return self._value(field.key, refused) is not MISSING
+        value = self.items.values.get(field.key, MISSING)
+        return (self._decoded(field.key, value, refused) if type(value) is Raw else value) is not MISSING
 
     def holds(self, name: str, value: bytes) -> bool:
         """Tell whether the server holds exactly this, whatever the browser has sent since."""
         return name in self.held and self.held[name].value == value
 
-    def _value(self, name: str, refused: Callable[[str], None]) -> t.Any:
-        value = self.items.values.get(name, MISSING)
-        if not isinstance(value, Raw):
-            return value
+    def _decoded(self, name: str, raw: Raw, refused: Callable[[str], None]) -> t.Any:
         try:
-            return self.items.decode(name, value)
+            return self.items.decode(name, raw)
         except PayloadError:
             del self.items.values[name]
             refused(name)

@@ -12,9 +12,9 @@ from ..declared.fields import Field
 from ..declared.model import Model
 from ..errors import CookieTooLarge, StateClosed, StoreError
 from ..seldom import log_seldom
-from ..unit import WRITTEN, Step, stay
+from ..unit import WRITTEN, Step
 from . import registers
-from .answer import Answer
+from .answer import NO_COOKIES, Answer, Cookies
 from .carriers import Carriers
 from .identity import Browser
 from .owner import Ownership, change_owner, keep_owned, may_come_from, meet_owner
@@ -29,6 +29,19 @@ from .wire import MIRROR_BYTES, Push, encode_mirror
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+
+class _Facts(t.NamedTuple):
+    """What was stored by a certain moment, and the cookies that say so."""
+
+    written: t.Mapping[str, Held] = {}
+    stored: t.Mapping[Part, Registers] = {}
+    mirrored: t.Mapping[str, Register] = {}
+    migrated: t.Collection[str] = ()
+    cookies: Cookies = NO_COOKIES
+
+
+_NOTHING: t.Final = _Facts()
 
 
 class Visit:
@@ -64,8 +77,7 @@ class Visit:
         self._header: Push | None = None
         self._tab: str | None = None
         self._sealer: Sealer | None = None
-        #: Goes back to what was settled.
-        self._go_back = self._remember_facts()
+        self._settled = _NOTHING
         if not self.unit.ended:
             self.unit.join(self)
         self.unit.outgoing.append(self.answer.send)
@@ -77,7 +89,9 @@ class Visit:
         """What this request carries besides mirror cookies."""
         if self._pushes is None:
             self._header = self.carriers.header()
-            self._pushes = [*self.carriers.outboxes(), *([self._header] if self._header else [])]
+            self._pushes = self.carriers.outboxes()
+            if self._header is not None:
+                self._pushes.append(self._header)
         return self._pushes
 
     def arrived(self, push: Push) -> None:
@@ -145,14 +159,14 @@ class Visit:
 
     # Reading
 
-    def reading(self, field: Field) -> Shelf:
-        """Note that a field is read, and return the registers that its own is among."""
+    def reading(self, field: Field) -> Slot:
+        """Note that a field is read, and return its slot."""
         slot = self.scheme.slots[field.key]
         if slot.owned and not self.ownership.is_met:
             meet_owner(self)
         self.answer.is_personal = True
         self.unit.reads.add(slot.note)
-        return self.shelves.get(slot.part) or self.shelf(slot.part)
+        return slot
 
     def note_read(self, cookie: str) -> None:
         """Note that what the response says depends on one of our cookies."""
@@ -190,10 +204,7 @@ class Visit:
 
     def _held(self, part: Part) -> dict[str, Register]:
         if part is Part.MIRROR:
-            is_strange = self.ownership.has_moved
-            slots = self.scheme.parts[part]
-            received = self.carriers.mirrors(slot.name for slot in slots if not (slot.owned and is_strange))
-            return {**received, **self.mirrored} if self.mirrored else received
+            return self._mirrors() | self.mirrored
         key, now = self.key(part), clock.now()
         if key is None:
             return {}
@@ -202,6 +213,11 @@ class Visit:
         except StoreError:
             # What the browser holds is not lost. Until the store is back, pages are made from defaults.
             return {}
+
+    def _mirrors(self) -> dict[str, Register]:
+        mirror, is_strange = self.carriers.mirror, self.ownership.has_moved
+        names = (slot.name for slot in self.scheme.parts[Part.MIRROR] if not (slot.owned and is_strange))
+        return {name: register for name in names if (register := mirror(name)) is not None}
 
     def _overlay(self, part: Part, shelf: Shelf) -> None:
         """Lay what the browser has sent over what the server holds."""
@@ -290,6 +306,11 @@ class Visit:
 
     def save(self) -> None:
         """Store what Python has changed, and have the browser told."""
+        if self.shelves or self.outdated:
+            self._save_changes()
+        change_owner(self)
+
+    def _save_changes(self) -> None:
         for part in TTLS:
             changed = self.changes(part)
             if changed:
@@ -303,7 +324,6 @@ class Visit:
             self.tell_changed(name)
         seal_anew(self)
         self.shelves, self.outdated = {}, {}
-        change_owner(self)
 
     def tell_changed(self, name: str, *, by: t.Literal["server", "browser"] = "server") -> None:
         """Say that a change was kept."""
@@ -345,17 +365,17 @@ class Visit:
 
     def settle(self) -> None:
         """Let the browser hear of what was stored, whatever becomes of what is changed from now on."""
-        self._go_back = self._remember_facts()
+        self._settled = self._facts()
 
     def remember(self) -> Callable[[], None]:
         """Return what goes back to how everything is now; records that nothing was changed in are read again."""
         shelves = {part: (shelf, changed) for part, shelf in self.shelves.items() if (changed := shelf.changes())}
-        owner, restore = self.ownership.remember(), self._remember_facts()
+        owner, facts = self.ownership.remember(), self._facts()
         tab, outdated = (self._tab, self.is_new_tab), dict(self.outdated)
 
         def go_back() -> None:
             has_moved = owner()
-            restore()
+            self._go_back(facts)
             (self._tab, self.is_new_tab), self.outdated = tab, dict(outdated)
             self.shelves = {} if has_moved else {part: shelf for part, (shelf, _) in shelves.items()}
             for part, (_, changed) in shelves.items():
@@ -363,26 +383,24 @@ class Visit:
 
         return go_back
 
-    def _remember_facts(self) -> Callable[[], None]:
-        """Return what goes back to what was stored by now, and what the browser is told of it."""
-        written, stored, mirrored = dict(self.written), dict(self.stored), dict(self.mirrored)
-        migrated, untell = set(self.migrated), self.answer.remember()
+    def _facts(self) -> _Facts:
+        return _Facts(
+            dict(self.written), dict(self.stored), dict(self.mirrored), set(self.migrated), self.answer.remember()
+        )
 
-        def go_back() -> None:
-            self.written, self.stored, self.mirrored = dict(written), dict(stored), dict(mirrored)
-            self.migrated = set(migrated)
-            untell()
-
-        return go_back
+    def _go_back(self, facts: _Facts) -> None:
+        self.written, self.stored, self.mirrored = dict(facts.written), dict(facts.stored), dict(facts.mirrored)
+        self.migrated = set(facts.migrated)
+        self.answer.go_back(facts.cookies)
 
     def discard(self) -> None:
         """Forget what was not settled."""
         self.shelves, self.outdated = {}, {}
-        self._go_back()
+        self._go_back(self._settled)
         change_owner(self)
 
     def close(self) -> None:
         """Refuse further changes."""
         self.closed = True
         # These know the visit; without this, it would stay in memory until the garbage collector runs.
-        self.values, self.shelves, self._go_back = {}, {}, stay
+        self.values, self.shelves = {}, {}

@@ -9,7 +9,6 @@ from datetime import timedelta
 from .body import declare
 from .model import Kind, Model, Overflow, Purpose, model_of
 from .near import unknown
-from .places import Values, values_of
 
 
 class State:
@@ -33,9 +32,6 @@ class State:
         if "_kind" not in vars(cls):
             _refuse(cls, foreign)
             declare(cls, name=name, version=version, purpose=purpose)
-
-    def _values(self) -> Values:
-        return values_of(self._model, self._user_id)
 
     if not t.TYPE_CHECKING:  # With these, a type checker would take any name for a field.
 

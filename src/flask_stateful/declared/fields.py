@@ -12,6 +12,7 @@ from ..errors import DecodeError, ValueTooLarge
 from ..serialization import FROZEN, MISSING, Missing, Raw
 from ..stores.base import ttl_seconds
 from .codecs import TypeCodec
+from .places import values_of
 
 if t.TYPE_CHECKING:
     from .classes import State
@@ -232,10 +233,10 @@ class Field:
     def __get__(self, handle: State, owner: type[State]) -> t.Any: ...
 
     def __get__(self, handle: State | None, owner: type[State]) -> t.Any:
-        return self if handle is None else handle._values().get(self)  # pyright: ignore[reportPrivateUsage]
+        return self if handle is None else values_of(handle).get(self)
 
     def __set__(self, handle: State, value: t.Any) -> None:
-        handle._values().set(self, self.check(value))  # pyright: ignore[reportPrivateUsage]
+        values_of(handle).set(self, self.check(value))
 
     def __repr__(self) -> str:
         return f"<Field {self.where}>"

@@ -6,6 +6,7 @@ from .classes import State
 from .fields import Field
 from .model import Model, model_of
 from .near import unknown
+from .places import values_of
 
 
 def reset(handle: State, *names: str) -> None:
@@ -14,7 +15,7 @@ def reset(handle: State, *names: str) -> None:
     :raises AttributeError: if there is no such field.
     """
     fields = [_field(handle, name) for name in names] or list(_model(handle).fields.values())
-    values = handle._values()  # pyright: ignore[reportPrivateUsage]
+    values = values_of(handle)
     for field in fields:
         values.reset(field)
 
@@ -25,7 +26,7 @@ def known(handle: State, name: str) -> bool:
     :raises AttributeError: if there is no such field.
     """
     field = _field(handle, name)
-    return handle._values().known(field)  # pyright: ignore[reportPrivateUsage]
+    return values_of(handle).known(field)
 
 
 def _model(handle: State) -> Model:

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 if t.TYPE_CHECKING:
     from flask import Flask
 
+    from .classes import State
     from .fields import Field
     from .model import Model
 
@@ -90,12 +91,13 @@ class Home(t.Protocol):
         ...
 
 
-def values_of(model: Model, user_id: str | None) -> Values:
-    """Return the values of a declared class in the current application.
+def values_of(handle: State) -> Values:
+    """Return the values that a handle stands for in the current application.
 
     :raises ConfigError: if the application has no Stateful, or the class is none of its own.
     """
     home: Home | None = _current_app().extensions.get(EXTENSION)
     if home is None:
         raise ConfigError("this application has no Stateful; write `state = Stateful(app)` or `state.init_app(app)`")
-    return home.place_of(model).values(model, user_id)
+    model = handle._model  # pyright: ignore[reportPrivateUsage]
+    return home.place_of(model).values(model, handle._user_id)  # pyright: ignore[reportPrivateUsage]

@@ -193,7 +193,7 @@ class Services:
         places.offer("cookie", lambda: CookiePlace(self._app, self._current_cookies, self.unit_of))
         places.offer("session", lambda: SessionPlace(self._app))
         for kind in ("local", "tab"):
-            places.offer(kind, lambda: BrowserPlace(self.browser_service))
+            places.offer(kind, lambda: BrowserPlace(self.browser_service()))
         for kind in ("user", "app"):
             places.offer(kind, self._make_durable_place)
         return places

@@ -363,9 +363,10 @@ function message(room, wanted, g) {
   const push = { t: tabId, u: owner, q: +(status !== "ok"), g, p: {} };
   for (const { name, entry } of wanted) {
     const { length } = octets([name, entry.w]);
-    if (length > room) continue;
-    room -= length;
-    push.p[name] = entry.w;
+    if (length <= room) {
+      room -= length;
+      push.p[name] = entry.w;
+    }
   }
   return push;
 }
@@ -514,7 +515,7 @@ function taken({ type, value, checked, selectedOptions }, { d }) {
 
 function listen({ target }) {
   const label = target.getAttribute?.("data-state-model");
-  const value = label && taken(target, demand(known, label));
+  const value = label ? taken(target, demand(known, label)) : undefined;
   if (value !== undefined) assign(known, label, value);
 }
 

@@ -29,8 +29,8 @@ _TAB: t.Final = re.compile(r"[0-9a-f]{8}")
 #: Begins an owner's tag where what came before it counts for nothing, whoever the browser takes it for.
 ANEW: t.Final = "~"
 _OWNER: t.Final = re.compile(rf"{ANEW}?[A-Za-z0-9_-]{{8}}|{ANEW}")
-#: A register, its counters as JavaScript writes whole numbers. The value is whatever stands before them.
-_REGISTER: t.Final = re.compile(rb"\[(?:(.*),)?\s*([0-9]{1,21})\s*,\s*([0-9]{1,21})\s*\]", re.DOTALL)
+#: How long a whole number may be that JavaScript writes without an exponent.
+_MAX_DIGITS: t.Final = 21
 #: Into the standard alphabet, what is in that alone into what is in none.
 _STANDARD: t.Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 
@@ -96,11 +96,18 @@ def is_owner(owner: str) -> bool:
 
 def _parse_register(data: bytes) -> tuple[bytes | None, int, int]:
     """Return the value and the two counters of a register, or raise :exc:`ValueError`."""
-    match = _REGISTER.fullmatch(data)
-    if match is None:
+    if data[:1] != b"[" or data[-1:] != b"]":
         raise ValueError("a register is [value, count, count] or [count, count]")
-    value, revision, write = match.groups()
-    return value, min(MAX_COUNT, int(revision)), min(MAX_COUNT, int(write))
+    # The value is whatever stands before the counters.
+    *value, revision, write = data[1:-1].rsplit(b",", 2)
+    return value[0] if value else None, _parse_count(revision), _parse_count(write)
+
+
+def _parse_count(data: bytes) -> int:
+    digits = data.strip()
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise ValueError("a counter is a whole number")
+    return min(MAX_COUNT, int(digits))
 
 
 @functools.lru_cache(maxsize=_RECENT)

@@ -7,9 +7,11 @@ import typing as t
 from . import registers
 from .migrations import migrate_earlier
 from .owner import keep_owned
+from .records import set_mirror
 from .registers import NOTHING, Pushed, Write
 from .replica import MAX_BYTES, Registers, size
 from .scheme import TTLS, Part, is_register_of
+from .sent import is_accepted, receive
 from .visit import Visit
 from .wire import Patch, Push
 
@@ -28,7 +30,7 @@ def accept(visit: Visit, push: Push) -> Patch:
         sent = {
             name: write
             for name, write in push.writes.items()
-            if name in slots and slots[name].part is part and visit.accepts(push, slots[name])
+            if name in slots and slots[name].part is part and is_accepted(visit, push, slots[name])
         }
         if sent and part is Part.MIRROR:
             outcomes |= _accept_mirrors(visit, sent)
@@ -43,8 +45,8 @@ def _accept_mirrors(visit: Visit, sent: dict[str, Write]) -> dict[str, Pushed]:
     outcomes: dict[str, Pushed] = {}
     for name, write in sent.items():
         register = visit.carriers.mirror(name) or NOTHING
-        outcomes[name] = outcome = visit.receive(visit.slot(name), register, write)
-        visit.set_mirror(name, outcome.register)
+        outcomes[name] = outcome = receive(visit, visit.slot(name), register, write)
+        set_mirror(visit, name, outcome.register)
         if outcome.stands:
             visit.tell_changed(name, by="browser")
     return outcomes
@@ -60,7 +62,7 @@ def _accept_records(visit: Visit, part: Part, sent: dict[str, Write]) -> dict[st
         for name, write in sent.items():
             before = held.get(name)
             register = visit.register(part, name, before)
-            outcome = visit.receive(visit.slot(name), register, write)
+            outcome = receive(visit, visit.slot(name), register, write)
             if outcome.register == register:
                 outcomes[name] = outcome
                 continue

@@ -15,6 +15,7 @@ from ..serialization import Raw, dumps
 from .owner import meet_owner
 from .registers import NOTHING, Register
 from .scheme import Part, record_of
+from .sent import may_concern
 
 if t.TYPE_CHECKING:
     from .visit import Visit
@@ -56,7 +57,7 @@ def _earlier(visit: Visit, model: Model) -> list[tuple[int, str, tuple[Part, Reg
     # Whoever has a value of the current version has been through this; and a first visit has no record.
     if not any(slot.name in visit.carriers.cookies for slot in visit.scheme.parts[Part.MIRROR] if slot.model is model):
         places.append((part, visit.shelf(part).held.items()))
-    pushes = [push for push in visit.pushes if visit.may_concern(push, model)]
+    pushes = [push for push in visit.pushes if may_concern(visit, push, model)]
     sent = {name: Register(*write) for push in pushes for name, write in push.writes.items()}
     places.append((part, sent.items()))
     found: dict[tuple[int, str], tuple[Part, Register]] = {}

@@ -1,4 +1,4 @@
-"""What a request writes into a browser's records: the changes of Python, and seals made anew."""
+"""What a request writes into a browser's records and mirror cookies: the changes of Python, and seals made anew."""
 
 from __future__ import annotations
 
@@ -6,21 +6,58 @@ import contextlib
 import typing as t
 
 from .. import clock
-from ..errors import StateError, ValueTooLarge
+from ..errors import CookieTooLarge, StateError, ValueTooLarge
 from . import registers
+from .registers import NOTHING, Register
 from .replica import MAX_BYTES, Registers, size
 from .scheme import TTLS, Part
 from .sealed import Opened
+from .sent import receive
+from .wire import MIRROR_BYTES, encode_mirror
 
 if t.TYPE_CHECKING:
     from .visit import Visit
 
 
-def save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> None:
-    """Store what Python has changed in a part.
+def save_changes(visit: Visit) -> None:
+    """Store what Python has changed, and have the browser told.
 
+    :raises CookieTooLarge: if it is more than a mirror cookie may hold.
     :raises ValueTooLarge: if it is more than a record may hold.
     """
+    for part in TTLS:
+        changed = visit.changes(part)
+        if changed:
+            _save_record(visit, part, changed)
+    for name, value in visit.changes(Part.MIRROR).items():
+        if name in visit.scheme.slots and not visit.allows(visit.slot(name)):
+            visit.answer.remove(name)
+            visit.mirrored[name] = NOTHING
+        else:
+            set_mirror(visit, name, registers.write(visit.seen(Part.MIRROR, name), value, visit.now))
+        visit.tell_changed(name)
+    _seal_anew(visit)
+
+
+def set_mirror(visit: Visit, name: str, register: Register) -> None:
+    """Have a mirror cookie set.
+
+    :raises CookieTooLarge: if it is more than one may hold.
+    """
+    value = encode_mirror(register)
+    octets = len(visit.carriers.prefix) + len(name) + len(value)
+    if octets > MIRROR_BYTES:
+        raise CookieTooLarge(
+            f"the mirror cookie of {name} takes {octets} octets and {MIRROR_BYTES} are allowed; write"
+            " field(..., mirror=False)"
+        )
+    slot = visit.scheme.slots.get(name)
+    visit.mirrored[name] = register
+    visit.answer.mirror(name, value, ttl=slot.field.ttl if slot and register.value is not None else None)
+    visit.answer.is_private = True
+
+
+def _save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> None:
     now, sealed = visit.now, _sealed(visit, part, changed)
     shelf = visit.shelves.get(part)
 
@@ -28,7 +65,7 @@ def save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> N
         for name, value in sealed.items():
             register = visit.register(part, name, held.get(name))
             for sent in shelf.sent.get(name, ()) if shelf and name in visit.scheme.slots else ():
-                register = visit.receive(visit.slot(name), register, sent).register
+                register = receive(visit, visit.slot(name), register, sent).register
             held[name] = visit.held(name, registers.write(register, value, now))
         _require_room(held, sealed)
 
@@ -37,7 +74,7 @@ def save_record(visit: Visit, part: Part, changed: dict[str, bytes | None]) -> N
         visit.tell_changed(name)
 
 
-def seal_anew(visit: Visit) -> None:
+def _seal_anew(visit: Visit) -> None:
     """Seal with the current key what a fallback key has opened. A page does not fail because a key was changed."""
     if not visit.opened_stale:
         return

@@ -10,22 +10,22 @@ from collections.abc import Callable
 from .. import clock, signals
 from ..declared.fields import Field
 from ..declared.model import Model
-from ..errors import CookieTooLarge, StateClosed, StoreError
+from ..errors import StateClosed, StoreError
 from ..seldom import log_seldom
 from ..unit import WRITTEN, Step
-from . import registers
 from .answer import NO_COOKIES, Answer, Cookies
 from .carriers import Carriers
 from .identity import Browser
-from .owner import Ownership, change_owner, keep_owned, may_come_from, meet_owner
-from .records import save_record, seal_anew
-from .registers import NOTHING, Pushed, Register, Write
+from .owner import Ownership, change_owner, keep_owned, meet_owner
+from .records import save_changes
+from .registers import NOTHING, Register
 from .replica import Held, Registers
 from .scheme import BROWSER, TTLS, Part, Scheme, Slot
 from .sealed import Opened, Sealer
+from .sent import overlay
 from .service import BrowserService
-from .shelf import Shelf, pushed
-from .wire import MIRROR_BYTES, Push, encode_mirror
+from .shelf import Shelf
+from .wire import Push
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -199,7 +199,7 @@ class Visit:
         shelf = self.shelves.get(part)
         if shelf is None:
             shelf = self.shelves[part] = Shelf(self, self._held(part))
-            self._overlay(part, shelf)
+            overlay(self, part, shelf)
         return shelf
 
     def _held(self, part: Part) -> dict[str, Register]:
@@ -218,47 +218,6 @@ class Visit:
         mirror, is_strange = self.carriers.mirror, self.ownership.has_moved
         names = (slot.name for slot in self.scheme.parts[Part.MIRROR] if not (slot.owned and is_strange))
         return {name: register for name in names if (register := mirror(name)) is not None}
-
-    def _overlay(self, part: Part, shelf: Shelf) -> None:
-        """Lay what the browser has sent over what the server holds."""
-        if not self.pushes:
-            return
-        slots = self.scheme.slots
-        sent = [
-            (write, name)
-            for push in self.pushes
-            for name, write in push.writes.items()
-            if name in slots and slots[name].part is part and self.accepts(push, slots[name])
-        ]
-        for write, name in sorted(sent, key=lambda item: item[0].write):
-            shelf.lay(name, write, self._lay)
-        if sent:
-            shelf.settle()
-
-    def accepts(self, push: Push, slot: Slot) -> bool:
-        """Tell whether what was sent may concern a field: one of this tab, not of another user, and agreed to."""
-        return self.may_concern(push, slot.model) and self.allows(slot)
-
-    def may_concern(self, push: Push, model: Model) -> bool:
-        """Tell whether what was sent may concern a class: one of this tab, and not of another user."""
-        if model.kind == "tab" and push.tab != self.tab:
-            return False
-        return model.shared or may_come_from(self, push.owner)
-
-    def _lay(self, name: str, register: Register, sent: Write) -> Pushed:
-        try:
-            return self.receive(self.slot(name), register, sent)
-        except StoreError:
-            return Pushed(register, stands=False)
-
-    def receive(self, slot: Slot, register: Register, sent: Write) -> Pushed:
-        """Return what a browser's write comes to."""
-        outcome, fits = pushed(
-            slot, register, sent, sealer=self.sealer, conflict=self.service.conflict(slot), now=self.now
-        )
-        if not fits:
-            self.refused(slot.name)
-        return outcome
 
     def refused(self, name: str) -> None:
         """Note that what the browser holds of a field does not fit, and was dropped."""
@@ -307,23 +266,9 @@ class Visit:
     def save(self) -> None:
         """Store what Python has changed, and have the browser told."""
         if self.shelves or self.outdated:
-            self._save_changes()
+            save_changes(self)
+            self.shelves, self.outdated = {}, {}
         change_owner(self)
-
-    def _save_changes(self) -> None:
-        for part in TTLS:
-            changed = self.changes(part)
-            if changed:
-                save_record(self, part, changed)
-        for name, value in self.changes(Part.MIRROR).items():
-            if name in self.scheme.slots and not self.allows(self.slot(name)):
-                self.answer.remove(name)
-                self.mirrored[name] = NOTHING
-            else:
-                self.set_mirror(name, registers.write(self.seen(Part.MIRROR, name), value, self.now))
-            self.tell_changed(name)
-        seal_anew(self)
-        self.shelves, self.outdated = {}, {}
 
     def tell_changed(self, name: str, *, by: t.Literal["server", "browser"] = "server") -> None:
         """Say that a change was kept."""
@@ -336,20 +281,6 @@ class Visit:
             return outdated[name]
         shelf = self.shelves.get(part)
         return NOTHING if shelf is None else shelf.seen.get(name, NOTHING)
-
-    def set_mirror(self, name: str, register: Register) -> None:
-        """Have a mirror cookie set."""
-        value = encode_mirror(register)
-        octets = len(self.carriers.prefix) + len(name) + len(value)
-        if octets > MIRROR_BYTES:
-            raise CookieTooLarge(
-                f"the mirror cookie of {name} takes {octets} octets and {MIRROR_BYTES} are allowed; write"
-                " field(..., mirror=False)"
-            )
-        slot = self.scheme.slots.get(name)
-        self.mirrored[name] = register
-        self.answer.mirror(name, value, ttl=slot.field.ttl if slot and register.value is not None else None)
-        self.answer.is_private = True
 
     def register(self, part: Part, name: str, held: Held | None) -> Register:
         """Return a register as a record has it; one of an earlier version that it lacks, as the browser sent it."""

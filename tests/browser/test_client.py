@@ -1034,6 +1034,13 @@ def test_typing_keeps_the_caret(controls: Page) -> None:
     assert controls.evaluate("[text.value, text.selectionStart]") == ["abc", 2]
 
 
+def test_an_element_that_says_so_already_is_left_alone(controls: Page) -> None:
+    """What a page was rendered with stays as it is, text and all, when the page is shown."""
+    run(controls, "local.prefs.draft = 'there'; window.text = document.querySelector('b').firstChild")
+    controls.evaluate("dispatchEvent(new Event('pageshow')); 0")
+    assert controls.evaluate("[text.data, text === document.querySelector('b').firstChild]") == ["there", True]
+
+
 def test_elements_that_come_later_are_bound(controls: Page) -> None:
     """What is swapped in later shows its field and writes it."""
     run(controls, "local.prefs.draft = 'there'")

@@ -64,6 +64,26 @@ def test_first_paint_is_made_from_mirror_cookies_without_a_store_call(tab: Tab, 
     assert not store.calls
 
 
+def test_n5_what_is_sent_along_counts_for_a_mirrored_field_too(tab: Tab) -> None:
+    """Fetch may bring a later write than the cookie that goes with it."""
+    tab.set_cookie("prefs.theme", wire.encode_mirror(Register(b'"light"', 0, NOW)))
+    header = encoded(tab.push({"prefs.theme": ["dark", 0, NOW + 1]}))
+    assert tab.client.get("/read/Prefs/theme", headers={"X-State": header}).json == {"value": "dark", "known": True}
+
+
+def test_a_mirrored_field_is_read_as_a_block_has_left_it(tab: Tab) -> None:
+    """What was written counts at once, though the browser has yet to be given the cookie."""
+    app, prefs = tab.client.application, Prefs()
+
+    def view() -> str:
+        with app.state.atomic():  # type: ignore[attr-defined]
+            prefs.theme = "dark"
+        return t.cast("str", prefs.theme)
+
+    app.add_url_rule("/block", view_func=view)
+    assert tab.client.get("/block").text == "dark"
+
+
 def test_the_latest_of_several_tabs_counts(tab: Tab) -> None:
     """Tabs share their browser's local entries, and each has an outbox of its own."""
     tab.outbox({"prefs.draft": ["newer", 0, NOW + 2]})

@@ -49,34 +49,25 @@ class Carriers:
     :param prefix: what the names of our cookies begin with, without the prefixes that https gives them.
     """
 
-    __slots__ = ("_cookie_header", "_cookies", "_mark", "_reported", "_state_header", "https", "prefix")
+    __slots__ = ("_reported", "_state_header", "cookies", "https", "prefix")
 
     def __init__(self, environ: WSGIEnvironment, prefix: str) -> None:
         # The environ will hold what holds this: to hold it as well would leave both to the garbage collector.
-        self._cookie_header: str = environ.get("HTTP_COOKIE", "")
         self._state_header: str | None = environ.get(_HEADER_KEY)
         #: Whether the request came by https, so that only cookies with a prefix are read, and written.
         self.https: bool = environ["wsgi.url_scheme"] == "https"
-        self._mark = prefix
         #: What the names of cookies begin with that scripts write as well.
         self.prefix = f"{HOST}{prefix}" if self.https else prefix
-        self._cookies: dict[str, str] | None = None
+        #: Our cookies, by what follows the prefix in their names.
+        self.cookies = self._find(environ.get("HTTP_COOKIE", ""), prefix)
         self._reported = False
 
-    @property
-    def cookies(self) -> dict[str, str]:
-        """Our cookies, by what follows the prefix in their names."""
-        if self._cookies is None:
-            self._cookies = self._find()
-        return self._cookies
-
-    def _find(self) -> dict[str, str]:
-        header = self._cookie_header
+    def _find(self, header: str, mark: str) -> dict[str, str]:
         prefix, found = self.prefix, dict[str, str]()
         # Most requests have none, and looking for the prefix costs a fraction of splitting the header.
-        if self._mark not in header:
+        if mark not in header:
             return found
-        browser = f"{HOST_HTTP}{self._mark}{BROWSER}=" if self.https else None
+        browser = f"{HOST_HTTP}{mark}{BROWSER}=" if self.https else None
         for pair in header.split(";"):
             cookie = pair.strip(" \t")
             if cookie.startswith(prefix) and len(found) < _MAX_COOKIES:

@@ -46,7 +46,6 @@ class TrackedItems:
     __slots__ = (
         "_assigned",
         "_codec",
-        "_encoded",
         "_orphans",
         "_seen",
         "_viewed",
@@ -68,11 +67,10 @@ class TrackedItems:
         self.values: dict[str, t.Any] = dict(stored)
         #: Keys that were removed, also those that were assigned again after that: they have moved to the end.
         self.deleted: set[str] = set()
-        self._assigned: set[str] = set()
+        #: Keys that were assigned, with the encoding of the value where that cannot change in place.
+        self._assigned: dict[str, bytes | None] = {}
         #: Keys whose value was looked at and can change in place.
         self._viewed: set[str] = set()
-        #: The encodings of assigned values that cannot change in place.
-        self._encoded: dict[str, bytes] = {}
         #: What stored values encode to here, where that may differ from what is stored.
         self._seen: dict[str, bytes] = {}
         #: Values handed out for keys that have none, and the encodings they had.
@@ -118,12 +116,8 @@ class TrackedItems:
         encoded = self._codec.encode(key, value)
         self._codec.require_room(key, encoded)
         self.values[key] = value
-        self._assigned.add(key)
+        self._assigned[key] = encoded if type(value) in FROZEN else None
         self.defaults.pop(key, None)
-        if type(value) in FROZEN:
-            self._encoded[key] = encoded
-        else:
-            self._encoded.pop(key, None)
 
     def delete(self, key: str) -> None:
         """Remove a key, or raise :exc:`KeyError`."""
@@ -139,15 +133,15 @@ class TrackedItems:
     def discard(self, key: str) -> None:
         """Let a key be as if it had neither been stored nor looked at."""
         self.stored = {name: raw for name, raw in self.stored.items() if name != key}
-        for known in (self.values, self._encoded, self._seen, self.defaults):
+        for known in (self.values, self._assigned, self._seen, self.defaults):
             known.pop(key, None)
-        for noted in (self.deleted, self._assigned, self._viewed):
+        for noted in (self.deleted, self._viewed):
             noted.discard(key)
 
     def assigned_values(self) -> dict[str, t.Any]:
         """Return what was assigned, whether or not it differs from what is stored."""
         self.adopt_defaults()
-        return {key: self.values[key] for key in self._assigned & self.values.keys()}
+        return {key: self.values[key] for key in self._assigned.keys() & self.values.keys()}
 
     def changes(self) -> dict[str, bytes]:
         """Return the encodings of those values that differ from what is stored, or stand in another place.
@@ -165,7 +159,7 @@ class TrackedItems:
         for key, encoded in list(changed.items()):
             if self._is_stored(key, encoded) and key not in moved:
                 del changed[key]
-            elif key not in self._encoded:
+            elif self._assigned.get(key) is None:
                 self._codec.check(key, self.values[key])
         return changed
 
@@ -248,12 +242,11 @@ class TrackedItems:
 
     def _encodings(self) -> dict[str, bytes]:
         """Return the encodings that all values which may have changed have now, in the order of their keys."""
-        suspects = self._assigned | self._viewed if self._viewed else self._assigned
-        known, encode = self._encoded, self._codec.encode
+        assigned, viewed, encode = self._assigned, self._viewed, self._codec.encode
         return {
-            key: known[key] if key in known else encode(key, value)
+            key: assigned.get(key) or encode(key, value)
             for key, value in self.values.items()
-            if key in suspects
+            if key in assigned or key in viewed
         }
 
     def _require_no_orphan_changes(self) -> None:

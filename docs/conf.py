@@ -20,7 +20,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!flask_stateful\.).*"),
     # Type variables, and what a signature mentions but nobody types.
-    (r"py:.*", r"flask_stateful\.cache\..*\.(P|R|R_co)"),
+    (r"py:.*", r"flask_stateful\.(cache\..*|extension)\.(P|R|R_co)"),
     (r"py:.*", r"flask_stateful\.declared\..*\.(T|M)"),
     (r"py:.*", r"flask_stateful\.cache\.runtime\.(Default|Runtime)"),
     (r"py:.*", r"flask_stateful\.database\.atomic\.Atomic"),

@@ -38,7 +38,7 @@ def create_app(url: str, mails: str) -> Flask:
     @state.atomic(retry=3, isolation="SERIALIZABLE")
     def pay() -> str:
         db = state.database.session
-        db.get_one(Note, COUNTER).n += 1
+        db.get(Note, COUNTER).n += 1
         session["paid"] += 1
         db.add(Note(text=request.form["id"]))
         state.on_commit(send)
@@ -48,6 +48,6 @@ def create_app(url: str, mails: str) -> Flask:
     def paid() -> dict[str, object]:
         db = state.database.session
         ids = list(db.scalars(sa.select(Note.text).where(Note.id != COUNTER)))
-        return {"ids": ids, "counter": db.get_one(Note, COUNTER).n, "session": session["paid"]}
+        return {"ids": ids, "counter": db.get(Note, COUNTER).n, "session": session["paid"]}
 
     return app

@@ -204,6 +204,16 @@ def test_autocommit_is_followed(shops: Shop) -> None:
         assert connection.scalar(sa.select(sa.func.count()).where(VERSIONS.c.tag == "note")) == 4
 
 
+def test_autocommit_engines_are_followed(shops: Shop) -> None:
+    """So does one of an engine with options of its own, at the latest when it is given back."""
+    shops.read()
+    with shops.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.insert(Note).values(text="new"))
+    assert shops.read() == ["new"]
+    with shops.engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).where(VERSIONS.c.tag == "note")) == 2
+
+
 @pytest.mark.parametrize("name", ["postgres", "mariadb"])
 def test_two_phases_are_followed(make_site: MakeSite, name: str) -> None:
     """A prepared transaction carries its versions."""
@@ -641,11 +651,11 @@ def test_what_is_found_in_the_session_is_not_kept(shops: Shop) -> None:
 
     @shops.state.cache.memoize(ttl=3600)
     def text() -> str:
-        return shops.database.session.get_one(Note, 1).text
+        return shops.database.session.get(Note, 1).text
 
     outer = shops.state.cache.memoize(ttl=3600)(lambda: text().upper())
     with shops.app.test_request_context():
-        held = shops.database.session.get_one(Note, 1)
+        held = shops.database.session.get(Note, 1)
         assert (outer(), text()) == ("OLD", held.text)
     shops.write(lambda connection: connection.execute(sa.update(Note).values(text="new")))
     with shops.app.test_request_context():
@@ -666,14 +676,14 @@ def test_what_a_found_object_leads_to_is_not_kept(make_site: MakeSite) -> None:
 
     def count() -> int:
         session = shop.database.session
-        calls.append(session.get_one(Note, 1).text)
+        calls.append(session.get(Note, 1).text)
         return len(session.scalars(sa.select(Note.id)).all())
 
     cached = shop.state.cache.memoize(ttl=3600)(count)
     for loads_entry, expected in ((True, 1), (True, 2), (False, 3), (False, 3)):
         with shop.app.test_request_context():
             session = shop.database.session
-            held = [session.get_one(Note, 1), *([session.get_one(Entry, 1)] if loads_entry else [])]
+            held = [session.get(Note, 1), *([session.get(Entry, 1)] if loads_entry else [])]
             assert cached() == len(held) - loads_entry
         assert len(calls) == expected
 
@@ -690,7 +700,7 @@ def test_an_exact_value_that_read_nothing_is_not_kept(shop: Shop) -> None:
     texts = list[str]()
     for new in ("new", "newer"):
         with shop.app.test_request_context():
-            held[:] = [shop.database.session.get_one(Note, 1)]
+            held[:] = [shop.database.session.get(Note, 1)]
             texts.append(text())
         shop.write(lambda connection, new=new: connection.execute(sa.update(Note).values(text=new)))
     assert texts == ["old", "new"]
@@ -703,7 +713,7 @@ def test_what_needs_no_database_is_kept(shop: Shop) -> None:
     cached = shop.state.cache.memoize(ttl=3600)(lambda: calls.append(1))
     for _ in range(2):
         with shop.app.test_request_context():
-            held = shop.database.session.get_one(Note, 1)
+            held = shop.database.session.get(Note, 1)
             cached()
             assert held.id == 1
     assert calls == [1]

@@ -40,7 +40,7 @@ def payments(make_site: MakeSite, server: str) -> tuple[Site, list[str]]:
     @site.state.atomic(retry=3, isolation=None if server == "sqlite" else "SERIALIZABLE")
     def pay() -> str:
         db = site.state.database.session
-        row = db.get_one(Note, COUNTER)
+        row = db.get(Note, COUNTER)
         row.n += 1
         session["paid"] = session.get("paid", 0) + 1
         db.add(Note(text="payment"))
@@ -83,7 +83,7 @@ def test_every_payment_is_kept_once(make_site: MakeSite, server: str) -> None:
     assert statuses == [200] * total
     assert client.get("/paid").json == {"paid": total}
     with site.app.app_context():
-        assert site.run(lambda db: db.get_one(Note, COUNTER).n) == total
+        assert site.run(lambda db: db.get(Note, COUNTER).n) == total
     assert site.count() == total + 1
     assert sent == ["mail"] * total
 

@@ -137,7 +137,7 @@ READS = {
         ),
         {"book", "author"},
     ),
-    "lazy": (lambda session: (with_a_book(session), session.get_one(Author, 1).books), {"book", "author"}),
+    "lazy": (lambda session: (with_a_book(session), session.get(Author, 1).books), {"book", "author"}),
     "joined inheritance": (listed(sa.select(Editor)), {"author", "editor"}),
     "column_property": (listed(sa.select(Book.reviews)), {"book", "review"}),
     "cte": (listed(sa.select(sa.func.count()).select_from(CTE)), {"author"}),
@@ -234,8 +234,8 @@ def test_unit_of_work_names_its_rows(seen: Seen) -> None:
         session.add_all([Author(id=1), Book(id=3, author_id=1), Book(id=4, author_id=1)])
         session.flush()
         seen.tags.clear()
-        session.get_one(Book, 3).title = "x"
-        session.delete(session.get_one(Book, 4))
+        session.get(Book, 3).title = "x"
+        session.delete(session.get(Book, 4))
 
     assert seen.writes(change) == {"book", "book[3]", "book[4]"} | REVIEW
 

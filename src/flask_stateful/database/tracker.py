@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.pool import StaticPool
 
 from .. import clock
@@ -156,8 +156,11 @@ class Tracker:
     def _begin(self, connection: Connection) -> None:
         is_autocommit = autocommits(connection)
         if is_autocommit and not self._commits_itself:
-            # On the connection, not the engine: other threads are going through the engine's list at the moment.
-            event.listen(connection, "after_cursor_execute", self._after)
+            # On the connection, not the engine: other threads are going through the engine's list at the moment. Before
+            # SQLAlchemy 2.0.38, that of an engine with options of its own can have no listener: what it writes is
+            # appended once more when it is given back.
+            with contextlib.suppress(InvalidRequestError):
+                event.listen(connection, "after_cursor_execute", self._after)
         connection.info[_KEY] = Transaction(self, autocommits=is_autocommit)
         here().began(connection)
 
@@ -240,8 +243,12 @@ class Tracker:
     def _rollback(self, connection: Connection) -> None:
         here().ended += 1
         # One that broke has nothing any more, and says so with an error.
-        if not connection.invalidated:
-            connection.info.pop(_KEY, None)
+        if connection.invalidated:
+            return
+        transaction: Transaction | None = connection.info.get(_KEY)
+        if transaction is not None and transaction.autocommits:
+            self._append(connection)
+        connection.info.pop(_KEY, None)
 
     def _prepare(self, connection: Connection, xid: object) -> None:
         self._commit(connection)

@@ -645,8 +645,7 @@ def test_loaded_before(shops: Shop) -> None:
 
 
 def test_what_is_found_in_the_session_is_not_kept(shops: Shop) -> None:
-    """T6: what session.get() finds without asking the database may be old, and is kept for nobody; nor is what
-    contains it."""
+    """T6: what session.get() finds without asking the database is kept for nobody, nor is what contains it."""
     shops.add("old")
 
     @shops.state.cache.memoize(ttl=3600)

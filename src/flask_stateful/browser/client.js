@@ -171,7 +171,7 @@ function read(field) {
 
 function parse(text) {
   const item = attempt(() => JSON.parse(text));
-  return attempt(() => ({ ...item, ...checked(item.w) })) ?? { w: [0, 0], d: 0 };
+  return (item && attempt(() => ({ ...item, ...checked(item.w) }))) || { w: [0, 0], d: 0 };
 }
 
 function write(field, w, d, e) {
@@ -300,7 +300,7 @@ function look(patch) {
       setCookie(field.name);
     }
   }
-  if (patch) attempt(() => apply(patch));
+  patch && attempt(() => apply(patch));
   schedule();
   fields.forEach(announce);
 }
@@ -461,7 +461,7 @@ const listeners = new Set();
 
 // Call a function with (value, name) when a field has another value, whoever changed it; "*" stands for all fields.
 export function on(name, listener) {
-  if (name !== "*") demand(known, name);
+  name === "*" || demand(known, name);
   const pair = [name, listener];
   listeners.add(pair);
   return () => listeners.delete(pair);

@@ -9,7 +9,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
-from flask import Response, abort, after_this_request, flash, g, get_flashed_messages, request, session
+from flask import (
+    Response,
+    abort,
+    after_this_request,
+    flash,
+    g,
+    get_flashed_messages,
+    render_template_string,
+    request,
+    session,
+)
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
@@ -94,7 +104,11 @@ def _not_found() -> t.NoReturn:
     raise NotFound
 
 
-@pytest.mark.parametrize("end", [_fail, _not_found, lambda: ("", 503), lambda: ("", "500 Oh")])
+def _template_that_fails() -> str:
+    return render_template_string("{{ 1 / 0 }}")
+
+
+@pytest.mark.parametrize("end", [_fail, _not_found, _template_that_fails, lambda: ("", 503), lambda: ("", "500 Oh")])
 def test_a_failure_keeps_nothing(shop: Shop, end: Callable[[], t.Any]) -> None:
     """An exception that leaves the view, an HTTP one too, and a returned 5xx keep nothing."""
 
@@ -120,6 +134,24 @@ def test_what_a_block_has_kept_is_sent_whatever_happens_later(shop: Shop) -> Non
     assert shop.kept() == KEPT
     shop.visit(lambda: {"later": session.get("later")})
     assert shop.visit(lambda: {"later": session.get("later")}).json == {"later": None}
+
+
+def test_a_teardown_that_fails_takes_nothing_back(shop: Shop) -> None:
+    """What fails when the request is torn down comes after the answer: what was kept stays."""
+
+    @shop.app.teardown_request
+    def teardown(_error: BaseException | None) -> None:
+        raise ZeroDivisionError
+
+    @shop.state.atomic()
+    def view() -> str:
+        shop.change()
+        return ""
+
+    with pytest.raises(ZeroDivisionError):
+        shop.visit(view)
+    shop.app.teardown_request_funcs.clear()
+    assert shop.site.count() == 1
 
 
 def test_what_was_staged_before_a_failed_block_survives_it(shop: Shop) -> None:

@@ -267,3 +267,35 @@ def test_t9_a_connection_comes_back_clean(shop: Shop) -> None:
         other.execute(sa.select(Note))
         other.commit()
     assert shop.versions() == {}
+
+
+def test_t11_a_view_of_the_database_follows_its_tables(shops: Shop) -> None:
+    """T11: what was read from a view is over when a table is written that the view is said to read."""
+    shops.write(lambda connection: connection.exec_driver_sql("CREATE VIEW shelf AS SELECT text FROM note"))
+    shops.database.map_view("shelf", reads=[Note])
+
+    @shops.state.cache.memoize(ttl=3600)
+    def shelf() -> list[str]:
+        return list(shops.database.session.scalars(sa.text("SELECT text FROM shelf ORDER BY text")))
+
+    for texts in ([], ["a"], ["a", "b"]):
+        with shops.app.test_request_context():
+            assert shelf() == shelf() == texts
+        shops.add("ab"[len(texts)] if len(texts) < 2 else "c")
+
+
+def test_t11_a_trigger_writes_what_it_is_said_to_write(shop: Shop) -> None:
+    """T11: what was read from a table is over when another one is written whose trigger is said to write it."""
+    trigger = "CREATE TRIGGER noted AFTER INSERT ON note BEGIN INSERT INTO log VALUES (new.text); END"
+    shop.write(lambda connection: connection.exec_driver_sql("CREATE TABLE log (text)"))
+    shop.write(lambda connection: connection.exec_driver_sql(trigger))
+    shop.database.map_trigger(Note, writes=["log"])
+
+    @shop.state.cache.memoize(ttl=3600)
+    def log() -> list[str]:
+        return list(shop.database.session.scalars(sa.text("SELECT text FROM log")))
+
+    for texts in ([], ["a"], ["a", "a"]):
+        with shop.app.test_request_context():
+            assert log() == log() == texts
+        shop.add("a")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import threading
 import typing as t
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import render_template_string
+from flask import Flask, render_template_string
+from sqlalchemy.pool import NullPool
 
-from flask_stateful import clock
+from flask_stateful import Stateful, clock
 from flask_stateful.errors import EncodeError
 from flask_stateful.stores.sql.tables import VERSIONS
 
-from .conftest import MakeSite, Note, Shop
+from .conftest import MakeSite, Note, Shop, Site
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
@@ -299,3 +303,33 @@ def test_t11_a_trigger_writes_what_it_is_said_to_write(shop: Shop) -> None:
         with shop.app.test_request_context():
             assert log() == log() == texts
         shop.add("a")
+
+
+def test_a_lagging_replica_misleads_nobody(tmp_path: Path) -> None:
+    """What was made from a replica that lags behind is right there and nowhere else; once it is level, all share it."""
+    primary, replica = tmp_path / "primary.sqlite3", tmp_path / "replica.sqlite3"
+    there = [primary]
+    engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(there[0]), poolclass=NullPool)
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config.update(SECRET_KEY="dev", TESTING=True)
+    shop = Shop(Site(app, Stateful(app, db=engine, store="memory://"), engine, "engine"))
+    Note.metadata.create_all(engine)
+
+    def read_at(path: Path) -> list[str]:
+        there[:] = [path]
+        try:
+            return shop.read()
+        finally:
+            there[:] = [primary]
+
+    shop.add("first")
+    shutil.copy(primary, replica)
+    shop.add("second")
+    for calls in (1, 3):
+        assert (read_at(primary), shop.calls) == (["first", "second"], calls)
+        assert (read_at(replica), shop.calls) == (["first"], calls + 1)
+    shutil.copy(primary, replica)
+    assert (read_at(primary), shop.calls) == (["first", "second"], 5)
+    assert (read_at(replica), shop.calls) == (["first", "second"], 5)
+    with app.app_context():
+        assert shop.state.cache.stats["misses"] == 5

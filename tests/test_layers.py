@@ -33,6 +33,7 @@ FLOORS = {
     "locks": 3,
     "declared": 3,
     "blocks": 4,
+    "current": 4,
     "cookies": 4,
     "sessions": 5,
     "browser": 5,

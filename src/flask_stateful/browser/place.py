@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from flask import request
-
+from ..current import get_request
 from ..declared.fields import Field
 from ..declared.model import Model
 from ..errors import ConfigError, DecodeError
@@ -17,10 +16,6 @@ from .visit import Visit
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-    from flask import Request
-
-#: Returns the current request itself: to go through the proxy takes longer than to read a field.
-_current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 
 class BrowserPlace:
@@ -38,7 +33,7 @@ class BrowserPlace:
         :raises ConfigError: outside of a request.
         """
         try:
-            environ = _current_request().environ
+            environ = get_request().environ
         except RuntimeError:
             raise ConfigError(
                 f"{model.title} is kept in a browser, and there is none outside of a request; read it in a view and"

@@ -8,6 +8,7 @@ import typing as t
 from collections.abc import Callable
 
 from ..blocks import when_committed
+from ..current import get_app
 from ..stores.base import Ttl, ttl_seconds
 from .call import Call
 from .keys import Signature
@@ -16,7 +17,6 @@ from .runtime import (
     Consistency,
     Default,
     Runtime,
-    get_app,
     require_consistency,
     require_tag,
     unwrap,

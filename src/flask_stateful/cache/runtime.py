@@ -7,7 +7,7 @@ import typing as t
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
-from flask import current_app, has_request_context, request
+from flask import has_request_context, request
 
 from .. import clock
 from ..errors import ConfigError
@@ -22,7 +22,6 @@ from .tables import Arguments, Reading
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-    from flask import Flask, Request
 
 #: For how many seconds, and for how many keys.
 _PASS: t.Final = 60.0
@@ -35,10 +34,6 @@ Consistency: t.TypeAlias = t.Literal["exact", "ttl"]
 
 #: Where an application's ``extensions`` have what its cache works with, once it was asked for.
 EXTENSION: t.Final = "stateful.cache"
-
-#: Return the current application and request themselves: to go through a proxy takes longer than a hit.
-get_app: t.Final[Callable[[], Flask]] = t.cast("t.Any", current_app)._get_current_object
-get_request: t.Final[Callable[[], Request]] = t.cast("t.Any", request)._get_current_object
 
 #: How many keys that are text are kept at hand.
 _MOST_TEXTS: t.Final = 4096

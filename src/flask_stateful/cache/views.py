@@ -13,18 +13,19 @@ from werkzeug.exceptions import HTTPException
 
 from .. import clock
 from ..blocks import when_committed
+from ..current import get_app, get_request
 from ..errors import StoreError
 from .call import Call
 from .keys import canonical, store_key
 from .pages import NAME, PAGE, PLACE, Page, page_of, signpost
 from .rules import ViewRules
-from .runtime import Default, Runtime, get_app, get_request
+from .runtime import Default, Runtime
 from .steps import Lasting, Private, owner, run
 from .tags import EVERYTHING
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-    from flask import Flask, Response
+    from flask import Response
 
     from .cache import Cache
 
@@ -226,8 +227,7 @@ class _Making:
 
     def _recompute(self, key: str) -> Callable[[], Page | Private | Lasting]:
         """Return a function that asks the view again, later, as this request would."""
-        app: Flask = t.cast("t.Any", current_app)._get_current_object()
-        view, told_apart, given = self._view, self._told_apart, request.environ
+        app, view, told_apart, given = get_app(), self._view, self._told_apart, get_request().environ
 
         def recompute() -> Page | Private | Lasting:
             environ = {name: value for name, value in given.items() if not name.startswith(_PER_REQUEST)}

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from flask import appcontext_pushed, current_app, has_app_context
 
+from ..current import get_app
 from ..errors import ConfigError
 from .dependencies import Mapping
 
@@ -21,9 +22,6 @@ if t.TYPE_CHECKING:
 
     from .adapter import Adapter
     from .tracker import Tracker
-
-#: Returns the current application itself, which a proxy of it is not.
-_current_app: t.Callable[[], Flask] = t.cast("t.Any", current_app)._get_current_object
 
 
 class Database:
@@ -81,7 +79,7 @@ class Database:
 
         :raises ConfigError: if there is no database.
         """
-        app = _current_app()
+        app = get_app()
         return self._engines.get(app) or self._find_engines(app)
 
     def name_of(self, engine: Engine | AsyncEngine) -> str:

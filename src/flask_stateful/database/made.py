@@ -6,12 +6,12 @@ import os
 import typing as t
 from weakref import WeakKeyDictionary
 
-from flask import current_app
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, StaticPool
 
+from ..current import get_app
 from ..errors import ConfigError
 from .adapter import Adapter, async_engine_adapter, engine_adapter
 from .tuning import tune_sqlite
@@ -77,7 +77,7 @@ class MadeAdapter:
         return self._current().session_target
 
     def _current(self) -> Adapter:
-        return self._adapters[t.cast("t.Any", current_app)._get_current_object()]
+        return self._adapters[get_app()]
 
     def _make_engine(self, folder: str) -> Engine | AsyncEngine:
         url, options = self._url, dict[str, t.Any]()

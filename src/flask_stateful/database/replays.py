@@ -6,9 +6,11 @@ import random
 import typing as t
 from collections.abc import Callable
 
-from flask import g, has_request_context, request
+from flask import g, has_request_context
 from flask import globals as flask_globals
 from flask.globals import app_ctx
+
+from ..current import get_request
 
 if t.TYPE_CHECKING:
     from flask import Request
@@ -17,9 +19,8 @@ if t.TYPE_CHECKING:
 _FIRST_PAUSE: t.Final = 0.01
 _LONGEST_PAUSE: t.Final = 1.0
 
-#: Return ``flask.g`` and ``flask.request`` themselves, which proxies of them are not.
+#: Returns ``flask.g`` itself, which a proxy of it is not.
 _current_g: t.Callable[[], object] = t.cast("t.Any", g)._get_current_object
-_current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 _random: t.Final = random.SystemRandom()
 
@@ -36,7 +37,7 @@ def remember_context() -> Callable[[], None]:
     """Return what restores ``flask.g``, what ``after_this_request`` has gathered, flashed messages, and uploads."""
     restores = [_remember_g()]
     if has_request_context():
-        restores += [_remember_request(), _remember_uploads(_current_request())]
+        restores += [_remember_request(), _remember_uploads(get_request())]
 
     def restore() -> None:
         for one in restores:
@@ -49,8 +50,8 @@ def spent_body() -> str:
     """Return why a view cannot read the request's body again, if that is so."""
     if not has_request_context():
         return ""
-    own = vars(_current_request())
-    if "stream" not in own or "form" in own or hasattr(_current_request(), "_cached_data"):
+    own = vars(get_request())
+    if "stream" not in own or "form" in own or hasattr(get_request(), "_cached_data"):
         return ""
     return "it has read request.stream"
 

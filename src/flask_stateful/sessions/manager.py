@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flask import current_app, g
-from flask import session as flask_session
 
 from ..blocks import Block, current_block
+from ..current import get_session
 from ..errors import ConfigError
 from ..locks import StoreLock
 from ..serialization import url_safe
@@ -138,7 +138,7 @@ class SessionManager:
 
 
 def _session() -> Session:
-    session = t.cast("t.Any", flask_session)._get_current_object()
+    session = get_session()
     if not isinstance(session, Session):
         raise ConfigError(
             f"this application's sessions are served by {type(current_app.session_interface).__name__}; remove what"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typing as t
 
-from flask import session as flask_session
-
+from ..current import get_session
 from ..declared.kept import KeptValues
 from ..declared.migrations import earlier_version, migrated
 from ..errors import ConfigError
@@ -16,9 +15,6 @@ if t.TYPE_CHECKING:
     from ..declared.fields import Field
     from ..declared.model import Model
     from ..tracking import TrackedItems
-
-#: Returns the session of the request at hand.
-_current_session: t.Callable[[], object] = t.cast("t.Any", flask_session)._get_current_object
 
 
 class SessionPlace(KeptValues):
@@ -50,7 +46,7 @@ class SessionPlace(KeptValues):
 
 
 def _session() -> Session:
-    session = _current_session()
+    session = get_session()
     if type(session) is not Session:
         raise ConfigError("the session is not ours; remove what sets app.session_interface after Stateful(app)")
     return session

@@ -16,8 +16,9 @@ from ..browser.pages import BrowserPages
 from ..browser.place import visit_of
 from ..cache.fragments import add_fragment_tag
 from ..cache.personal import watch_cookies
-from ..cache.runtime import Runtime, get_app
+from ..cache.runtime import Runtime
 from ..cookies.request import RequestCookies
+from ..current import get_app, get_request
 from ..database.atomic import Atomic
 from ..database.nesting import Host
 from ..declared.places import EXTENSION
@@ -27,15 +28,12 @@ from ..unit import Unit
 from .services import Services
 
 if t.TYPE_CHECKING:
-    from flask import Flask, Request, Response
+    from flask import Flask, Response
     from flask.typing import ResponseReturnValue
 
     from ..stores.sql import SQLStore
 
 logger = logging.getLogger("flask_stateful")
-
-#: Returns the current request itself: to go through a proxy takes longer than all else that we add to a request.
-_current_request: t.Callable[[], Request] = t.cast("t.Any", request)._get_current_object
 
 
 class Wiring(Services):
@@ -88,7 +86,7 @@ class Wiring(Services):
         unit_key = self._unit_key
 
         def finish(response: Response) -> Response:
-            environ = _current_request().environ
+            environ = get_request().environ
             unit: Unit | None = environ.get(unit_key)
             if unit is None:
                 # Whoever writes from now on, in a streamed body, is to hear that it is too late.
